@@ -1,0 +1,211 @@
+"""The stand-in portal behaves like a portal, and misbehaves when told to. Its contract is tested in tests/contract."""
+
+import re
+import time
+from datetime import date, timedelta
+
+import pytest
+import requests
+from stand_in import CLIENT, SCOPE
+
+TODAY = date.today()
+
+
+@pytest.fixture
+def session(portal) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # or REQUESTS_CA_BUNDLE stands before what is said next
+    session.verify = portal.ca
+    return session
+
+
+@pytest.fixture
+def token(portal, session) -> str:
+    return ask_token(portal, session).json()["access_token"]
+
+
+def ask_token(portal, session) -> requests.Response:
+    form = {
+        "grant_type": "client_credentials",
+        "scope": SCOPE,
+        "client_id": CLIENT["id"],
+        "client_secret": CLIENT["secret"],
+    }
+    return session.post(f"{portal.url}/oauth/token/", data=form, timeout=10)
+
+
+@pytest.fixture
+def ask(portal, session, token):
+    """``ask("alice")``: the answer about her grants."""
+
+    def ask(user: str) -> requests.Response:
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"{portal.url}/api/v1/users/{user}/grants/"
+        return session.get(url, headers=headers, timeout=5, allow_redirects=False)
+
+    return ask
+
+
+def expiries(answer: requests.Response) -> list[str]:
+    return [grant["expires"] for grant in answer.json()]
+
+
+def test_a_grant_that_expires_today_is_listed_and_yesterdays_is_not(portal, ask):
+    portal.control.expire("alice", TODAY)
+    assert expiries(ask("alice")) == [str(TODAY)]
+    portal.control.expire("alice", TODAY - timedelta(days=1))
+    assert expiries(ask("alice")) == []
+
+
+def test_a_revoked_grant_is_not_listed(portal, ask):
+    portal.control.revoke("alice")
+    assert ask("alice").json() == []
+
+
+def test_a_superseded_grant_is_listed_beside_the_newer_one(portal, ask):
+    later = TODAY + timedelta(days=400)
+    portal.control.grant("alice", expires=later, supersede=True)
+    assert expiries(ask("alice")) == [str(TODAY + timedelta(days=365)), str(later)]
+
+
+def test_nothing_listens_to_the_control_from_outside(portal, session):
+    assert session.post(f"{portal.url}/control/reset/", timeout=10).status_code == 404
+
+
+def test_requests_are_counted_by_user(portal, ask):
+    portal.control.count_from_zero()
+    ask("alice")
+    ask("bob")
+    ask("bob")
+    assert portal.control.requests() == {"token": 0, "grants": 3, "users": {"alice": 1, "bob": 2}}
+
+
+def test_a_fault_ends_after_its_times(portal, ask):
+    portal.control.fault("grants", "status", code=503, times=2)
+    assert [ask("alice").status_code for _ in range(3)] == [503, 503, 200]
+
+
+@pytest.mark.parametrize("code", [400, 429, 500])
+def test_it_answers_a_status_on_demand(portal, ask, code):
+    portal.control.fault("grants", "status", code=code, retry_after=3)
+    answer = ask("alice")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (code, "3")
+    portal.control.behave()
+    assert ask("alice").status_code == 200
+
+
+def test_it_answers_html_or_sends_to_the_page_for_signing_in(portal, ask):
+    portal.control.fault("grants", "html")
+    assert ask("alice").headers["Content-Type"].startswith("text/html")
+    portal.control.fault("grants", "redirect")
+    assert ask("alice").headers["Location"].startswith("/accounts/login/")
+
+
+def test_it_answers_what_is_no_json_or_no_array(portal, ask):
+    portal.control.fault("grants", "rubbish")
+    with pytest.raises(requests.JSONDecodeError):
+        ask("alice").json()
+    portal.control.fault("grants", "object")
+    assert isinstance(ask("alice").json(), dict)
+
+
+def test_it_answers_100_megabytes(portal, ask):
+    portal.control.fault("grants", "huge", size=5_000_000)
+    assert len(ask("alice").content) > 4_900_000
+
+
+@pytest.mark.parametrize("kind", ["close", "cut"])
+def test_it_closes_the_connection(portal, ask, kind):
+    portal.control.fault("grants", kind)
+    with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+        ask("alice")
+
+
+def test_it_is_slow(portal, ask):
+    portal.control.fault("grants", "slow", seconds=0.5)
+    started = time.monotonic()
+    assert ask("alice").status_code == 200
+    assert time.monotonic() - started >= 0.5
+
+
+def test_it_issues_a_token_that_is_refused(portal, session, ask):
+    portal.control.fault("token", "refused_token")
+    token = ask_token(portal, session).json()["access_token"]
+    answer = session.get(
+        f"{portal.url}/api/v1/users/alice/grants/", headers={"Authorization": f"Bearer {token}"}, timeout=10
+    )
+    assert answer.status_code == 401
+
+
+def test_its_tokens_can_be_revoked_and_be_short_lived(portal, session, ask):
+    portal.control.forget_tokens()
+    assert ask("alice").status_code == 401
+    portal.control.client(token_lifetime=7)
+    assert ask_token(portal, session).json()["expires_in"] == 7
+
+
+def test_what_was_granted_outlives_a_restart(portal, session):
+    portal.control.grant("bob")
+    portal.stop()
+    portal.start()
+    token = ask_token(portal, session).json()["access_token"]
+    answer = session.get(
+        f"{portal.url}/api/v1/users/bob/grants/", headers={"Authorization": f"Bearer {token}"}, timeout=10
+    )
+    assert len(answer.json()) == 1
+
+
+class Person:
+    """Somebody at a browser."""
+
+    def __init__(self, portal, name: str):
+        self.url = portal.url
+        self.browser = requests.Session()
+        self.browser.trust_env = False
+        self.browser.verify = portal.ca
+        self.fill_in("/accounts/login/?next=/services/", username=name, password=f"{name}'s password")
+
+    def read(self, path: str) -> str:
+        answer = self.browser.get(self.url + path, timeout=10)
+        answer.raise_for_status()
+        return answer.text
+
+    def fill_in(self, page: str, action: str | None = None, **form: str) -> str:
+        text = self.read(page)
+        csrf = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', text)[1]
+        answer = self.browser.post(
+            self.url + (action or page),
+            data=form | {"csrfmiddlewaretoken": csrf},
+            headers={"Referer": self.url + page},
+            timeout=10,
+        )
+        answer.raise_for_status()
+        return answer.text
+
+
+def test_bob_applies_on_the_page_that_a_refusal_names_and_mary_grants(portal, ask):
+    page = "/services/additional_services/dask/"
+    bob = Person(portal, "bob")
+    assert "You hold no service yet" in bob.read("/services/")
+    assert "You do not hold this service" in bob.read(page)
+    assert "have not decided yet" in bob.fill_in(page, reason="Ocean models")
+
+    mary = Person(portal, "mary")
+    assert "Applications that wait for you" in mary.read("/services/")
+    assert "Ocean models" in mary.read(page)
+    number = re.search(r"/requests/(\d+)/", mary.read(page))[1]
+    until = TODAY + timedelta(days=30)
+    assert "bob was granted" in mary.fill_in(page, f"/requests/{number}/", grant="", expires=str(until))
+
+    assert "You hold this service as USER" in bob.read(page)
+    assert expiries(ask("bob")) == [str(until)]
+
+
+def test_bob_cannot_grant_it_to_himself(portal, ask):
+    page = "/services/additional_services/dask/"
+    bob = Person(portal, "bob")
+    bob.fill_in(page, reason="Mine")
+    number = re.search(r"/requests/(\d+)/", Person(portal, "mary").read(page))[1]
+    with pytest.raises(requests.HTTPError, match="403"):
+        bob.fill_in("/services/", f"/requests/{number}/", grant="", expires=str(TODAY))
+    assert ask("bob").json() == []
