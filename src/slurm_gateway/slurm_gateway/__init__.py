@@ -1,0 +1,1 @@
+"""A Dask Gateway whose clusters are SLURM jobs of the users who ask for them."""

@@ -1,0 +1,943 @@
+"""What a cluster's jobs look like on SLURM, and what happens to them."""
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import math
+import os
+import pwd
+import re
+import time
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp import web
+from dask_gateway_server.backends import db_base
+from dask_gateway_server.backends.base import PublicException
+from dask_gateway_server.backends.db_base import JobStatus
+from dask_gateway_server.backends.jobqueue.slurm import SlurmBackend, SlurmClusterConfig
+from dask_gateway_server.traitlets import Type
+from dask_gateway_server.utils import timestamp
+from traitlets import Bool, Dict, Float, Instance, Integer, Unicode, default
+
+from . import jobs, messages
+from .accounts import AccountsCheck
+from .messages import one_line
+from .options import OptionsFor
+from .slurm import Slurm, SlurmError, parse_comment
+
+MIB = 2**20
+
+
+class LauncherError(Exception):
+    """The launcher did not do what it was asked to.
+
+    `source` is who said no: sudo, request, folder, sbatch or launcher; `temporary` is whether to try again later.
+    """
+
+    def __init__(self, message, source="launcher", temporary=False):
+        super().__init__(message)
+        self.source = source
+        self.temporary = temporary
+
+
+class ClusterFailed(web.HTTPConflict):
+    """Why a cluster failed, for the client that waits for it.
+
+    The text goes into the answer's body only, and so may have several lines, which aiohttp refuses in a reason.
+    """
+
+    def __init__(self, text):
+        super().__init__()
+        self.text_for_user = text
+
+    @property
+    def reason(self):
+        return getattr(self, "text_for_user", "Conflict")
+
+
+async def _done(flag):
+    await flag
+
+
+class SiteClusterConfig(SlurmClusterConfig):
+    """The configuration of one cluster."""
+
+    @default("scheduler_cmd")
+    def _default_scheduler_cmd(self):
+        return ["dask", "scheduler"]  # distributed 2026.6 and later have no dask-scheduler and dask-worker
+
+    @default("worker_cmd")
+    def _default_worker_cmd(self):
+        return ["dask", "worker"]
+
+    time_limit = Integer(0, min=0, help="The time limit of each job, in minutes; 0 for the partition's.", config=True)
+
+
+class SlurmGatewayBackend(SlurmBackend):
+    """Clusters whose schedulers and workers are SLURM jobs of the users who ask for them."""
+
+    cluster_config_class = Type(
+        "slurm_gateway.backend.SiteClusterConfig",
+        klass="dask_gateway_server.backends.base.ClusterConfig",
+        help="The class of a cluster's configuration.",
+        config=True,
+    )
+
+    # -- settings ---------------------------------------------------------------------------------------------
+
+    launcher = Unicode(
+        "/usr/local/libexec/dask-gateway/launcher",
+        help="The program that submits and cancels a user's jobs, as sudo knows it.",
+        config=True,
+    )
+    sudo = Unicode("/usr/bin/sudo", help="The path of sudo.", config=True)
+    launcher_timeout = Float(180, help="Seconds to wait for the launcher.", config=True)
+    users_group = Unicode("dask", help="The group for whose members sudo runs the launcher.", config=True)
+    instance = Unicode(
+        "gateway",
+        help="The name of this gateway in the comments of its jobs. It never touches jobs with another one.",
+        config=True,
+    )
+    folder = Unicode(".dask-gateway", help="The name of the folder in a user's home folder.", config=True)
+    support = Unicode("the site's support", help="Whom a user asks for help.", config=True)
+
+    modules_init = Unicode(
+        "/etc/profile.d/modules.sh", help="The file that defines the `module` command for bash.", config=True
+    )
+    default_setup = Unicode(
+        "module load jaspy",
+        help="The lines of shell that make `dask` available to jobs; a user's worker_setup takes their place.",
+        config=True,
+    )
+    ca_file = Unicode(
+        "/etc/ssl/certs/ca-certificates.crt",
+        help="The file of certificate authorities on the compute nodes by which jobs check the gateway's address.",
+        config=True,
+    )
+    job_environment = Dict(
+        help="Environment variables of every job that a user can't change, such as DASK_… settings.", config=True
+    )
+    idle_timeout = Float(
+        0,
+        help="Seconds after which a cluster without tasks, running or queued, ends by itself; 0 for never.",
+        config=True,
+    )
+    death_timeout = Float(
+        300, help="Seconds after which a worker that can't reach its scheduler ends by itself.", config=True
+    )
+    dashboards = Bool(False, help="Whether schedulers and workers serve their dashboards.", config=True)
+    max_array_size = Integer(
+        1000,
+        min=1,
+        help="The largest job array that the batch cluster takes (its MaxArraySize, less one).",
+        config=True,
+    )
+
+    pending_period = Float(
+        3, help="Seconds between questions to SLURM while a job waits or a cluster starts.", config=True
+    )
+    running_period = Float(30, help="Seconds between questions to SLURM otherwise.", config=True)
+    reconcile_period = Float(
+        300, help="Seconds between comparisons of all of the gateway's jobs with its database.", config=True
+    )
+    orphan_age = Float(
+        120, help="Seconds that a job without a cluster must have existed before it is cancelled.", config=True
+    )
+    scheduler_api_timeout = Float(
+        20, help="Seconds for which a busy scheduler is asked again to scale before the user is told.", config=True
+    )
+
+    # Upstream's defaults are for a batch system that starts jobs at once and a gateway that is never restarted.
+
+    @default("cluster_start_timeout")
+    def _default_cluster_start_timeout(self):
+        return 30 * 86400.0  # a job may queue for days
+
+    @default("worker_start_timeout")
+    def _default_worker_start_timeout(self):
+        return 30 * 86400.0
+
+    @default("check_timeouts_period")
+    def _default_check_timeouts_period(self):
+        return 60.0
+
+    @default("cluster_heartbeat_timeout")
+    def _default_cluster_heartbeat_timeout(self):
+        return 600.0  # and then SLURM is asked; see lost_clusters
+
+    @default("stop_clusters_on_shutdown")
+    def _default_stop_clusters_on_shutdown(self):
+        return self.db_url in ("sqlite://", "sqlite:///:memory:")
+
+    @default("backoff_max_delay")
+    def _default_backoff_max_delay(self):
+        return 30.0
+
+    supports_bulk_shutdown = True  # one scancel for all jobs of a cluster
+
+    accounts_class = Type(
+        "slurm_gateway.accounts.GroupCheck",
+        klass="slurm_gateway.accounts.AccountsCheck",
+        help="The class of the access check, asked when a cluster is created or scaled.",
+        config=True,
+    )
+    accounts = Instance(AccountsCheck)
+    slurm = Instance(Slurm)
+    site_options = Instance(OptionsFor)
+
+    @default("accounts")
+    def _default_accounts(self):
+        return self.accounts_class(parent=self, log=self.log)
+
+    @default("slurm")
+    def _default_slurm(self):
+        return Slurm(parent=self, log=self.log)
+
+    @default("site_options")
+    def _default_site_options(self):
+        return OptionsFor(slurm=self.slurm, parent=self, log=self.log)
+
+    @default("cluster_options")
+    def _default_cluster_options(self):
+        return self.site_options
+
+    # -- start ------------------------------------------------------------------------------------------------
+
+    async def do_setup(self):
+        self._submitting = set()  # names of clusters and workers with a submission under way
+        self._missing = {}  # names of those whose jobs SLURM does not list: since when, and when to ask again
+        self._holds = {}  # names of clusters whose workers could not start, and until when no new one is tried
+        self._tidied = {}  # names of users, and when their folders were tidied
+        self._wake = asyncio.Event()
+        self._forget_old_route_numbers()
+        # A submission whose end the gateway before did not live to see: there may be a job.
+        self._doubtful = {c.name for c in self.db.active_clusters() if c.status == JobStatus.CREATED}
+        self.task_pool.spawn(self.reconcile_loop())
+
+    async def setup(self, app):
+        self._stopping = asyncio.Event()
+
+        async def stop_waiting(_):
+            self._stopping.set()
+
+        app.on_shutdown.append(stop_waiting)
+        await super().setup(app)
+
+    def _forget_old_route_numbers(self):
+        """Make the proxy load all routes after a restart of the gateway.
+
+        Upstream numbers the changes from 1 in each process, so a proxy that has seen number 57 of the process before
+        believes that it is up to date, and never hears of the routes up to 57 of this one. Numbers that only grow
+        make it ask for everything.
+        """
+        base = timestamp()
+        self.proxy.offset += base
+        self.proxy._next_id += base
+        for event in self.proxy.events:
+            event["id"] += base
+
+    # -- requests of users ------------------------------------------------------------------------------------
+
+    async def require_service(self, username):
+        decision = await self.accounts.check(username)
+        if not decision.allowed:
+            self.log.warning("Refused %s: %s", username, decision.rule)
+            raise PublicException(one_line(decision.message))
+
+    async def process_cluster_options(self, user, request):
+        try:
+            return await super().process_cluster_options(user, request)
+        except PublicException as exc:
+            raise PublicException(one_line(exc)) from None  # aiohttp makes a 500 of an error with a line break
+
+    async def start_cluster(self, user, cluster_options):
+        await self.require_service(user.name)
+        limit = self.site_options.limits_of(user.name).get("clusters")
+        mine = self.db.list_clusters(username=user.name)
+        if limit is not None and len(mine) >= limit:
+            raise PublicException(
+                f"You have {len(mine)} clusters and are limited to {limit}. Stop one first: gateway.list_clusters() "
+                "lists them, and gateway.stop_cluster(name) stops one."
+            )
+        return await super().start_cluster(user, cluster_options)
+
+    async def get_cluster(self, cluster_name, wait=False):
+        cluster = self.db.get_cluster(cluster_name)
+        if cluster is None:
+            return None
+        if wait:  # only a client that waits for the start asks so
+            await self._until_ready(cluster)
+            if cluster.target == JobStatus.FAILED and cluster.state.get("problem"):
+                raise ClusterFailed(cluster.state["problem"])
+        return cluster.to_model()
+
+    async def _until_ready(self, cluster):
+        """Wait as upstream does, but not while the gateway itself is to stop: a restart would take that long."""
+        waits = [asyncio.ensure_future(awaitable) for awaitable in (_done(cluster.ready), self._stopping.wait())]
+        try:
+            await asyncio.wait(waits, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def forward_message_to_scheduler(self, cluster, msg):
+        """Tell a scheduler to scale.
+
+        Upstream gives up after three quick tries and then marks the cluster as failed; a scheduler can be busy, or on
+        a node that is suspended for a moment. Whether a cluster has failed is decided by its job.
+        """
+        await self.require_service(cluster.username)
+        self._check_scale(msg)
+        live = self.db.get_cluster(cluster.name)
+        if live is None or live.status != JobStatus.RUNNING or not live.is_active():
+            problem = live is not None and live.state.get("problem")
+            raise PublicException(one_line(problem or f"cluster {cluster.name} is not running"))
+        self._holds.pop(cluster.name, None)  # the user may have mended what kept workers from starting
+        live.worker_start_failure_count = 0
+        deadline = time.monotonic() + self.scheduler_api_timeout
+        delay = 0.2
+        while True:
+            try:
+                await self.session.post(
+                    live.api_address + "/api/comm",
+                    json=msg,
+                    headers={"Authorization": f"token {live.token}"},
+                    raise_for_status=True,
+                    timeout=aiohttp.ClientTimeout(total=max(2, deadline - time.monotonic())),
+                )
+            except Exception as exc:
+                if not live.is_active():
+                    raise PublicException(f"cluster {cluster.name} is not running") from None
+                if time.monotonic() + delay >= deadline:
+                    self.log.warning("The scheduler of cluster %s does not answer: %r", cluster.name, exc)
+                    raise PublicException(
+                        f"The scheduler of cluster {cluster.name} does not answer at the moment. It goes on running; "
+                        "try again in a minute."
+                    ) from None
+            else:
+                self.queue.put(live)
+                return
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 5)
+
+    def _check_scale(self, msg):
+        numbers = {name: msg[name] for name in ("count", "minimum", "maximum") if msg.get(name) is not None}
+        for name, value in numbers.items():
+            if type(value) is not int or value < 0:
+                raise PublicException(f"'{name}' must be a whole number that is not negative")
+        if not isinstance(msg.get("active", True), bool):
+            raise PublicException("'active' must be true or false")
+        if numbers.get("minimum", 0) > numbers.get("maximum", math.inf):
+            raise PublicException(f"the minimum {numbers['minimum']} is above the maximum {numbers['maximum']}")
+
+    async def on_cluster_heartbeat(self, cluster_name, msg):
+        self._check_heartbeat(msg)
+        if not self.dashboards:
+            msg = {**msg, "dashboard_address": ""}
+        await super().on_cluster_heartbeat(cluster_name, msg)
+
+    def _check_heartbeat(self, msg):
+        """A heartbeat is written by a process of the user, and its addresses go into the proxy's routes."""
+        try:
+            for key, schemes in (("scheduler_address", ["tls"]), ("api_address", ["http", "https"])):
+                address = urlsplit(msg[key])
+                host = ipaddress.ip_address(address.hostname)
+                if (
+                    address.scheme not in schemes
+                    or not address.port
+                    or (host.is_loopback or host.is_unspecified or host.is_link_local or host.is_multicast)
+                ):
+                    raise ValueError(f"{key} {one_line(msg[key], 80)} is not one of a compute node")
+            if type(msg["count"]) is not int or msg["count"] < 0:
+                raise ValueError("the count of workers is not a number")
+            for key in ("active_workers", "closing_workers", "closed_workers"):
+                if not isinstance(msg[key], list) or not all(isinstance(name, (str, int)) for name in msg[key]):
+                    raise ValueError(f"{key} is not a list of names")
+        except (KeyError, TypeError, ValueError) as exc:
+            raise PublicException(one_line(f"not a heartbeat: {exc}")) from None
+
+    # -- the jobs ---------------------------------------------------------------------------------------------
+
+    def get_staging_directory(self, cluster):
+        return f"{pwd.getpwnam(cluster.username).pw_dir}/{self.folder}/{cluster.name}"
+
+    def log_path(self, cluster, job_id=None):
+        """The path of a log for people: that of the scheduler, or of a worker by its job."""
+        name = f"worker-{job_id}.log" if job_id else "scheduler.log"
+        return f"~/{self.folder}/logs/{cluster.name}/{name}"
+
+    def get_env(self, cluster):
+        """What the gateway needs in a job; the user's own variables are set before, see job_script."""
+        staging = self.get_staging_directory(cluster)
+        environment = {
+            "DASK_GATEWAY_API_URL": self.api_url,
+            "DASK_GATEWAY_API_TOKEN": f"{staging}/dask.token",  # upstream reads a file if it is a path
+            "DASK_GATEWAY_CLUSTER_NAME": cluster.name,
+            "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True",
+            "DASK_DISTRIBUTED__SCHEDULER__IDLE_TIMEOUT": f"{self.idle_timeout:g}s" if self.idle_timeout else "null",
+            **{str(name): str(value) for name, value in self.job_environment.items()},
+        }
+        if self.ca_file:
+            environment["SSL_CERT_FILE"] = self.ca_file
+        if not self.dashboards:
+            # The web servers of scheduler and workers have no sign-in: they tell anybody who can reach the node.
+            environment["DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"] = "['distributed.http.health']"
+            environment["DASK_DISTRIBUTED__WORKER__HTTP__ROUTES"] = "['distributed.http.health']"
+        return environment
+
+    def dashboard_arguments(self):
+        if self.dashboards:
+            return ["--dashboard", "--dashboard-address", f"{self.default_host}:0"]
+        return ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+
+    def get_scheduler_command(self, cluster):
+        return [
+            *cluster.config.scheduler_cmd,
+            *("--protocol", "tls"),
+            *("--host", self.default_host),
+            *("--port", "0"),
+            *self.dashboard_arguments(),
+            *("--preload", "dask_gateway.scheduler_preload"),
+            *("--dg-api-address", f"{self.default_host}:0"),
+            *("--dg-heartbeat-period", str(self.cluster_heartbeat_period)),
+            *("--dg-adaptive-period", str(cluster.config.adaptive_period)),
+            *("--dg-idle-timeout", "0"),  # upstream's own takes queued tasks for idleness
+        ]
+
+    def get_worker_command(self, cluster, worker_name):
+        command = [
+            *cluster.config.worker_cmd,
+            cluster.scheduler_address,
+            *("--name", worker_name),
+            *("--nthreads", str(cluster.config.worker_threads)),
+            *("--memory-limit", str(cluster.config.worker_memory)),
+            *("--death-timeout", f"{self.death_timeout:g}"),
+            *self.dashboard_arguments(),
+        ]
+        minutes = cluster.config.get("time_limit", 0)
+        if minutes:
+            # A worker hands its work over before its job's time is up, and not all of them at the same moment.
+            margin = min(600, minutes * 60 / 10)
+            command += ["--lifetime", f"{minutes * 60 - 2 * margin:.0f}s", "--lifetime-stagger", f"{margin:.0f}s"]
+        return command
+
+    def job_script(self, cluster, worker_names=()):
+        if worker_names:
+            name = '"$worker_name"' if len(worker_names) > 1 else worker_names[0]
+            command, environment = self.get_worker_command(cluster, name), self.get_worker_env(cluster)
+        else:
+            command, environment = self.get_scheduler_command(cluster), self.get_scheduler_env(cluster)
+        return jobs.script(
+            modules_init=self.modules_init,
+            setup=cluster.config.worker_setup or self.default_setup,
+            environment=cluster.config.environment,
+            gateway_environment=environment,
+            command=command,
+            names=worker_names if len(worker_names) > 1 else (),
+        )
+
+    def job_request(self, cluster, worker_names=()):
+        """What the launcher is asked to submit."""
+        config = cluster.config
+        kind = "worker" if worker_names else "scheduler"
+        request = {
+            "cluster": cluster.name,
+            "kind": kind,
+            "script": self.job_script(cluster, worker_names),
+            "cpus": config[f"{kind}_cores"],
+            "memory": math.ceil(config[f"{kind}_memory"] / MIB),
+            "time": config.get("time_limit", 0) or None,
+            "partition": config.partition,
+            "account": config.account,
+            "qos": config.qos,
+        }
+        if len(worker_names) > 1:
+            request["array"] = len(worker_names)
+        if not worker_names:
+            request["files"] = {
+                "dask.crt": cluster.tls_cert.decode("utf8"),
+                "dask.pem": cluster.tls_key.decode("utf8"),
+                "dask.token": cluster.token,
+            }
+        return request
+
+    async def do_as_user(self, user, action, **request):
+        """One request to the launcher, run by sudo as the user."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self.sudo, "-n", "-H", "-u", user, "--", self.launcher,
+                env={}, cwd="/",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+        except OSError as exc:
+            raise LauncherError(f"{self.sudo} can't be run: {exc}", temporary=True) from None
+        try:
+            data = json.dumps({"action": action, **request}).encode("utf8")
+            async with asyncio.timeout(self.launcher_timeout):
+                stdout, stderr = await process.communicate(data)
+        except TimeoutError:
+            raise LauncherError(f"no answer in {self.launcher_timeout:g} s", temporary=True) from None
+        try:
+            answer = json.loads(stdout)
+            ok = answer["ok"]
+        except (ValueError, TypeError, KeyError):
+            said = one_line(stderr.decode("utf8", "replace"), 500)
+            if "not allowed" in said or "password is required" in said or "unknown user" in said:
+                raise LauncherError(said, source="sudo") from None
+            raise LauncherError(f"no answer (code {process.returncode}): {said}", temporary=True) from None
+        if not ok:
+            raise LauncherError(
+                str(answer.get("error")), str(answer.get("source")), bool(answer.get("temporary", False))
+            )
+        return answer
+
+    async def submit(self, cluster, worker_names=(), batch=None):
+        """Submit the scheduler, or one or many workers, and answer with the id of the job."""
+        began = time.monotonic()
+        request = self.job_request(cluster, worker_names)
+        answer = await self.do_as_user(cluster.username, "submit", batch=batch, **request)
+        what = f"{len(worker_names)} workers" if worker_names else "the scheduler"
+        self.log.info(
+            "Job %s submitted for %s of cluster %s of %s in %.0f ms",
+            answer["job"], what, cluster.name, cluster.username, 1000 * (time.monotonic() - began),
+        )  # fmt: skip
+        return answer["job"]
+
+    def refusal(self, cluster, what, exc):
+        """What the user reads when a job could not be submitted."""
+        said = one_line(exc, 700)
+        if exc.source == "sudo":
+            return (
+                f"{cluster.username} is not in the group '{self.users_group}', for whose members this service submits "
+                f"jobs. Ask {self.support}."
+            )
+        if exc.source == "sbatch":
+            return f"SLURM refused {what}: {said.rstrip('.')}. {messages.advice(said)}".strip()
+        if exc.source == "folder":
+            return (
+                f"The folder ~/{self.folder} can't be written: {said}. Check that your home folder is not full and "
+                f"that ~/{self.folder} is a folder of yours."
+            )
+        self.log.error("The launcher refused %s of cluster %s: %s", what, cluster.name, said)
+        return f"{what[0].upper()}{what[1:]} could not be submitted: {said}. Ask {self.support}."
+
+    # -- a cluster starts -------------------------------------------------------------------------------------
+
+    async def _cluster_to_submitted(self, cluster):
+        self._submitting.add(cluster.name)
+        try:
+            job_id = None
+            if cluster.name in self._doubtful:
+                job_id = next(iter(await self.jobs_from_before(cluster, "scheduler", "-")), None)
+            job_id = job_id or await self.submit(cluster)
+        except SlurmError:
+            raise  # and be tried again
+        except LauncherError as exc:
+            if exc.temporary:
+                self._doubtful.add(cluster.name)
+                raise
+            await self.fail_cluster(cluster, self.refusal(cluster, "the scheduler's job", exc))
+        except Exception as exc:
+            self.log.error("Cluster %s could not be submitted", cluster.name, exc_info=True)
+            await self.fail_cluster(
+                cluster, f"The cluster could not be submitted ({type(exc).__name__}). Ask {self.support}."
+            )
+        else:
+            self._doubtful.discard(cluster.name)
+            self.db.update_cluster(cluster, status=JobStatus.SUBMITTED, state={**cluster.state, "job_id": job_id})
+            self._wake.set()
+        finally:
+            self._submitting.discard(cluster.name)
+
+    async def jobs_from_before(self, cluster, kind, batch):
+        """The living jobs of a submission of which it is not known whether it came through."""
+        found = [
+            job.id
+            for job in (await self.slurm.jobs([cluster.username])).values()
+            if parse_comment(job.comment) == (self.instance, cluster.name, kind, batch) and not job.over
+        ]
+        if found:
+            self.log.info("Cluster %s: found jobs %s of an earlier submission", cluster.name, ", ".join(found))
+        return found
+
+    async def fail_cluster(self, cluster, problem):
+        """Mark a cluster as failed, with the sentence that its user reads."""
+        self.log.warning("Cluster %s of %s failed: %s", cluster.name, cluster.username, one_line(problem))
+        self.db.update_cluster(cluster, target=JobStatus.FAILED, state={**cluster.state, "problem": problem[:8000]})
+        cluster.ready.set()
+        self.queue.put(cluster)
+
+    # -- workers start ----------------------------------------------------------------------------------------
+
+    async def reconcile_worker(self, worker):
+        if worker.status == JobStatus.CREATED and worker.target == JobStatus.RUNNING:
+            self.queue.put(worker.cluster)  # which submits all its new workers together
+            return
+        if worker.name in self._submitting:
+            return  # its submission puts it back into the queue
+        await super().reconcile_worker(worker)
+
+    async def _check_cluster_scale(self, cluster):
+        hold = self._holds.get(cluster.name, 0) - time.monotonic()
+        if hold > 0:
+            self.queue.put_after(cluster, hold + 0.1)
+            return
+        # Workers of a submission of which it is not known whether it came through.
+        doubtful = {}
+        for worker in cluster.workers.values():
+            if worker.status == JobStatus.CREATED and worker.target == JobStatus.RUNNING:
+                doubtful.setdefault(worker.state.get("batch", ""), []).append(worker)
+        for batch, workers in doubtful.items():
+            found = set(await self.jobs_from_before(cluster, "worker", batch))
+            ids = {worker: self._worker_job(worker, found) for worker in workers}
+            self.db.update_workers([(w, self._submitted(w, ids[w])) for w in workers if ids[w]])
+            lost = [w for w in workers if not ids[w]]
+            if lost and not await self._submit_workers(cluster, lost):
+                return
+        missing = cluster.count - len(cluster.active_workers())
+        while missing > 0:
+            workers = self.create_workers(cluster, min(missing, self.max_array_size))
+            missing -= len(workers)
+            if not await self._submit_workers(cluster, workers):
+                return
+
+    @staticmethod
+    def _worker_job(worker, found):
+        """The worker's job among the jobs of its batch: the task of an array, or a job of its own."""
+        index = worker.state.get("index")
+        return next((job for job in found if job.partition("_")[2] == ("" if index is None else str(index))), None)
+
+    @staticmethod
+    def _submitted(worker, job_id):
+        return {"status": JobStatus.SUBMITTED, "state": {**worker.state, "job_id": job_id}}
+
+    def create_workers(self, cluster, count):
+        """Records of new workers, in one transaction, with the mark by which their jobs are found again."""
+        now = timestamp()
+        batch = os.urandom(8).hex()
+        workers = []
+        with self.db.db.begin() as connection:
+            for index in range(count):
+                values = {
+                    "name": os.urandom(16).hex(),
+                    "status": JobStatus.CREATED,
+                    "target": JobStatus.RUNNING,
+                    "state": {"batch": batch, "index": index if count > 1 else None},
+                    "start_time": now,
+                    "close_expected": False,
+                }
+                result = connection.execute(db_base.workers.insert().values(cluster_id=cluster.id, **values))
+                workers.append(db_base.Worker(id=result.inserted_primary_key[0], cluster=cluster, **values))
+        cluster.workers.update((worker.name, worker) for worker in workers)
+        return workers
+
+    async def _submit_workers(self, cluster, workers):
+        """Submit new workers with one sbatch. False if SLURM does not take any at the moment."""
+        names = [w.name for w in workers]
+        batch = workers[0].state["batch"]
+        if len(workers) > 1 and [w.state["index"] for w in workers] != list(range(len(workers))):
+            batch = os.urandom(8).hex()  # what is left of an older batch: an array of its own
+            self.db.update_workers([(w, {"state": {"batch": batch, "index": i}}) for i, w in enumerate(workers)])
+        elif len(workers) == 1 and workers[0].state["index"] is not None:
+            batch = os.urandom(8).hex()
+            self.db.update_workers([(workers[0], {"state": {"batch": batch, "index": None}})])
+        self._submitting.update(names)
+        try:
+            job_id = await self.submit(cluster, names, batch)
+        except LauncherError as exc:
+            if exc.temporary:
+                self.log.warning("Workers of cluster %s are not submitted yet: %s", cluster.name, exc)
+                self._hold(cluster, 10)
+                return False
+            self._forget(workers)
+            await self.workers_failed(cluster, self.refusal(cluster, "the workers' job", exc))
+            return False
+        else:
+            one = len(workers) == 1
+            self.db.update_workers(
+                [(w, self._submitted(w, job_id if one else f"{job_id}_{i}")) for i, w in enumerate(workers)]
+            )
+        finally:
+            self._submitting.difference_update(names)
+            for worker in workers:
+                if worker.target != JobStatus.RUNNING:
+                    self.queue.put(worker)  # it was told to stop meanwhile
+        self._wake.set()
+        return True
+
+    def _hold(self, cluster, seconds):
+        """No new workers for this cluster for a while."""
+        self._holds[cluster.name] = time.monotonic() + seconds
+        self.queue.put_after(cluster, seconds + 0.1)
+
+    def _forget(self, workers):
+        """Workers that have no job."""
+        now = timestamp()
+        self.db.update_workers(
+            [(w, {"status": JobStatus.FAILED, "target": JobStatus.FAILED, "stop_time": now}) for w in workers]
+        )
+
+    async def workers_failed(self, cluster, problem):
+        """Workers could not start. The cluster lives on while it has others; if it has none, it fails."""
+        cluster.worker_start_failure_count += 1
+        failures = cluster.worker_start_failure_count
+        self.log.warning("Workers of cluster %s failed to start (%d): %s", cluster.name, failures, one_line(problem))
+        self.db.update_cluster(cluster, state={**cluster.state, "worker_problem": problem[:8000]})
+        running = any(w.status == JobStatus.RUNNING and w.is_active() for w in cluster.workers.values())
+        if failures >= self.worker_start_failure_limit and not running:
+            await self.fail_cluster(cluster, problem)
+            return
+        self._hold(cluster, min(300, 2.0**failures))
+
+    # -- clusters and workers end -----------------------------------------------------------------------------
+
+    def living_jobs(self, cluster):
+        """The jobs of a cluster that may still run: of the scheduler, and of workers not known to have ended."""
+        result = [cluster.state["job_id"]] if cluster.state.get("job_id") else []
+        result += [
+            w.state["job_id"]
+            for w in cluster.workers.values()
+            if w.status < JobStatus.STOPPED and w.state.get("job_id")
+        ]
+        return result
+
+    async def cancel(self, cluster, job_ids, **request):
+        """Cancel jobs; an error unless SLURM took all of it."""
+        answer = await self.do_as_user(cluster.username, "cancel", cluster=cluster.name, jobs=job_ids, **request)
+        for problem in answer["problems"]:
+            self.log.warning("Cluster %s of %s: %s", cluster.name, cluster.username, problem)
+        if answer["failed"]:
+            job, said = next(iter(answer["failed"].items()))
+            raise LauncherError(f"{len(answer['failed'])} jobs are not cancelled yet; {job}: {said}", temporary=True)
+        return answer
+
+    async def do_stop_cluster(self, cluster):
+        job_ids = self.living_jobs(cluster)
+        try:
+            await self.cancel(cluster, job_ids, remove=True)
+        except LauncherError as exc:
+            if job_ids or exc.source != "sudo":
+                raise
+            # Nothing was ever submitted for a user whom sudo does not let us act for, so nothing is left.
+
+    async def _cluster_to_stopped(self, cluster):
+        """Cancel first; the cluster counts as stopped when SLURM has taken that. Upstream forgets what failed."""
+        await self.proxy.remove_route(kind="PATH", path=f"/clusters/{cluster.name}")
+        await self.proxy.remove_route(kind="SNI", sni=cluster.name)
+        await self.do_stop_cluster(cluster)
+        self.log.info("Cluster %s of %s stopped", cluster.name, cluster.username)
+        now = timestamp()
+        self.db.update_workers(
+            [
+                (w, {"status": JobStatus.STOPPED, "target": JobStatus.STOPPED, "stop_time": now})
+                for w in cluster.workers.values()
+                if w.status < JobStatus.STOPPED
+            ]
+        )
+        self.db.update_cluster(cluster, status=cluster.target, stop_time=now)
+        self._holds.pop(cluster.name, None)
+        self._doubtful.discard(cluster.name)
+        cluster.ready.set()
+        cluster.shutdown.set()
+        self.task_pool.spawn(self.tidy(cluster.username))
+
+    async def tidy(self, username):
+        """Once a day, after a cluster ended: remove the user's expired logs and what failed stops have left."""
+        if time.monotonic() - self._tidied.get(username, -math.inf) < 86400:
+            return
+        self._tidied[username] = time.monotonic()
+        keep = [c.name for c in self.db.username_to_clusters.get(username, {}).values() if c.status < JobStatus.STOPPED]
+        try:
+            answer = await self.do_as_user(username, "tidy", keep=keep)
+        except LauncherError as exc:
+            self.log.warning("The folders of %s are not tidied: %s", username, exc)
+        else:
+            if answer["removed"]:
+                self.log.info("Removed %d old folders of %s", len(answer["removed"]), username)
+
+    async def _worker_to_stopped(self, worker):
+        job_id = worker.state.get("job_id")
+        if job_id and worker.status > JobStatus.CREATED:
+            await self.cancel(worker.cluster, [job_id])
+        self.db.update_worker(worker, status=worker.target, stop_time=timestamp())
+
+    # -- what SLURM says about the jobs -----------------------------------------------------------------------
+
+    async def check_clusters_loop(self):
+        """Follow the jobs. In upstream this asks about schedulers that have not started; here about all jobs."""
+        while True:
+            busy = any(self.is_waiting(c) for c in self.db.active_clusters())
+            self._wake.clear()
+            # Not asyncio.wait_for, which loses a cancellation that comes together with the event (python/cpython#86296)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.pending_period if busy else self.running_period):
+                    await self._wake.wait()
+                await asyncio.sleep(min(1, self.pending_period))  # a job that was submitted just now
+            try:
+                await self.check_jobs_once()
+            except SlurmError as exc:
+                self.log.warning("SLURM gives no answer about jobs, nothing is concluded from that: %s", exc)
+            except Exception:
+                self.log.warning("Exception while checking jobs", exc_info=True)
+
+    async def check_workers_loop(self):
+        """Nothing: check_clusters_loop asks about workers too."""
+
+    def is_waiting(self, cluster):
+        return cluster.status == JobStatus.SUBMITTED or any(
+            w.status == JobStatus.SUBMITTED for w in cluster.active_workers()
+        )
+
+    async def check_jobs_once(self):
+        """Compare the jobs of the active clusters with what SLURM says about them."""
+        schedulers = [
+            c
+            for c in self.db.active_clusters()
+            if c.status in (JobStatus.SUBMITTED, JobStatus.RUNNING) and c.state.get("job_id")
+        ]
+        # A running worker is its scheduler's to watch.
+        workers = [
+            w
+            for c in schedulers
+            for w in c.active_workers()
+            if w.status == JobStatus.SUBMITTED and w.state.get("job_id")
+        ]
+        if not schedulers:
+            self._missing.clear()
+            return
+        known = await self.slurm.jobs({c.username for c in schedulers})
+        now = time.monotonic()
+        missing, ended = {}, {}
+        for thing in [*schedulers, *workers]:
+            job = known.get(thing.state["job_id"])
+            if job is not None and not job.over:
+                continue
+            # Not listed may be not listed yet, or hidden. Only a record of its end counts, which is asked for less
+            # and less often, as each question costs SLURM something.
+            since, again = self._missing.get(thing.name, (now, now if job else now + self.pending_period / 2))
+            if now >= again and len(ended) < 20:
+                ending = await self.slurm.ending(thing.state["job_id"]) or job
+                if ending is not None and ending.over:
+                    ended[thing] = ending
+                    continue
+                if ending is None:
+                    self.job_unknown(thing)
+                again = time.monotonic() + min(60, max(self.pending_period, now - since))
+            missing[thing.name] = (since, again)
+        self._missing = missing
+        failures = {}
+        for thing, ending in ended.items():
+            if isinstance(thing, db_base.Cluster):
+                await self.scheduler_ended(thing, ending)
+            else:
+                failures.setdefault(thing.cluster.name, []).append((thing, ending))
+        for group in failures.values():
+            await self.workers_ended(group)
+
+    def job_unknown(self, thing):
+        """SLURM knows nothing of a job. That alone is no proof: jobs can be hidden from us, and records can be lost."""
+        if not isinstance(thing, db_base.Cluster) or thing.status != JobStatus.RUNNING:
+            return
+        silent = (timestamp() - (thing.last_heartbeat or 0)) / 1000
+        if silent > self.cluster_heartbeat_timeout:
+            self.log.warning("Cluster %s: SLURM does not know job %s", thing.name, thing.state["job_id"])
+            problem = f"The scheduler's job {thing.state['job_id']} is gone, and SLURM has no record of its end."
+            self.db.update_cluster(thing, target=JobStatus.FAILED, state={**thing.state, "problem": problem})
+            self.queue.put(thing)
+
+    async def scheduler_ended(self, cluster, job):
+        if not cluster.is_active():
+            return
+        if cluster.status == JobStatus.RUNNING and job.state == "COMPLETED":
+            # It closed by itself: idle for too long, or told to by its user.
+            self.log.info("Cluster %s of %s ended by itself", cluster.name, cluster.username)
+            await self.stop_cluster(cluster.name)
+            return
+        log = await self.tail(cluster, "scheduler")
+        if cluster.status == JobStatus.RUNNING:
+            what = messages.with_log(
+                f"The scheduler (job {job.id}) ended as {job.state}. Its tasks are lost.", self.log_path(cluster), log
+            )
+        else:
+            what = messages.ended("The cluster's scheduler", job, self.log_path(cluster), log, self.support)
+        if cluster.is_active():
+            await self.fail_cluster(cluster, what)
+
+    async def workers_ended(self, ended):
+        """Jobs of workers that ended before the workers came up."""
+        cluster = ended[0][0].cluster
+        ended = [(w, job) for w, job in ended if w.status == JobStatus.SUBMITTED and w.target == JobStatus.RUNNING]
+        if not ended or not cluster.is_active():
+            return
+        _, job = ended[0]
+        log = await self.tail(cluster, f"worker-{job.id}")
+        self._forget([w for w, _ in ended])
+        what = "A worker" if len(ended) == 1 else f"{len(ended)} workers, of them one"
+        await self.workers_failed(cluster, messages.ended(what, job, self.log_path(cluster, job.id), log, self.support))
+
+    async def tail(self, cluster, log):
+        """The last lines of a log of a user."""
+        try:
+            answer = await self.do_as_user(cluster.username, "cancel", cluster=cluster.name, jobs=[], log=log, lines=15)
+        except LauncherError as exc:
+            self.log.warning("The log %s of cluster %s can't be read: %s", log, cluster.name, exc)
+            return []
+        return answer["log"]
+
+    async def _check_timeouts(self):
+        """Nothing ends by the clock. Upstream ends a cluster by two missed heartbeats, and a job that queues long.
+
+        A cluster ends with its job, which has a time limit; see check_jobs_once.
+        """
+        cutoff = timestamp() - self.cluster_heartbeat_timeout * 1000
+        for cluster in self.db.active_clusters():
+            if cluster.status == JobStatus.RUNNING and cluster.last_heartbeat < cutoff:
+                self.log.warning("Cluster %s of %s sends no heartbeats", cluster.name, cluster.username)
+                self._wake.set()
+
+    # -- jobs without a cluster -------------------------------------------------------------------------------
+
+    async def reconcile_loop(self):
+        while True:
+            try:
+                await self.cancel_orphans()
+            except SlurmError as exc:
+                self.log.warning("Jobs are not compared with the database: %s", exc)
+            except Exception:
+                self.log.warning("Exception while comparing jobs with the database", exc_info=True)
+            await asyncio.sleep(self.reconcile_period)
+
+    async def find_orphans(self):
+        """{(user, cluster): jobs}: living jobs of this gateway that belong to no cluster that it knows to be alive.
+
+        They are left by a gateway that was killed between sbatch and its own record, or that lost its database.
+        """
+        orphans = {}
+        for job in (await self.slurm.jobs()).values():
+            mark = parse_comment(job.comment)
+            if job.over or mark is None or mark[0] != self.instance or job.state == "COMPLETING":
+                continue
+            if not re.fullmatch(r"[0-9-]+T[0-9:]+", job.submitted):
+                continue
+            if time.time() - time.mktime(time.strptime(job.submitted, "%Y-%m-%dT%H:%M:%S")) < self.orphan_age:
+                continue
+            cluster = self.db.get_cluster(mark[1])
+            if cluster is not None and cluster.username == job.user and cluster.status < JobStatus.STOPPED:
+                undecided = cluster.status == JobStatus.CREATED or any(
+                    w.status == JobStatus.CREATED for w in cluster.workers.values()
+                )
+                if undecided or job.id in self.living_jobs(cluster):
+                    continue
+            orphans.setdefault((job.user, mark[1]), []).append(job)
+        return orphans
+
+    async def cancel_orphans(self):
+        for (user, cluster_name), found in (await self.find_orphans()).items():
+            ids = [job.id for job in found]
+            self.log.warning("Jobs %s of %s belong to no cluster: cancelled", ", ".join(ids), user)
+            try:
+                await self.do_as_user(user, "cancel", cluster=cluster_name, jobs=ids)
+            except LauncherError as exc:
+                self.log.error("Jobs %s of %s can't be cancelled: %s", ", ".join(ids), user, exc)

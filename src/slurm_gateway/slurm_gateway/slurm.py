@@ -1,0 +1,187 @@
+"""What SLURM says about jobs and people: squeue, scontrol, sacct and sacctmgr, and how to read their answers."""
+
+import asyncio
+import re
+from dataclasses import dataclass
+
+from traitlets import Dict, Float, Unicode
+from traitlets.config import LoggingConfigurable
+
+# A job in one of these states is over. Every other state, known or not yet invented, is that of a living job.
+FINAL_STATES = frozenset(
+    {
+        "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
+        "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT",
+    }
+)  # fmt: skip
+COMMENT = "dask-gateway"
+_SEPARATOR = "\x1f"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, or one task of a job array (`12_3`), as SLURM reports it."""
+
+    id: str
+    state: str
+    reason: str = ""
+    exit_code: str = ""
+    user: str = ""
+    comment: str = ""
+    start: str = ""
+    submitted: str = ""
+    cpus: int = 0
+
+    @property
+    def over(self):
+        return self.state in FINAL_STATES
+
+    @property
+    def pending(self):
+        return self.state == "PENDING"
+
+    @property
+    def array(self):
+        """The id of the submission: that of the whole array for one of its tasks."""
+        return self.id.partition("_")[0]
+
+
+class SlurmError(Exception):
+    """SLURM gave no answer that could be used. It never means that a job is gone."""
+
+
+class Slurm(LoggingConfigurable):
+    """Questions to SLURM, asked with the gateway's own rights."""
+
+    squeue = Unicode("/usr/bin/squeue", help="The path of squeue.", config=True)
+    scontrol = Unicode("/usr/bin/scontrol", help="The path of scontrol.", config=True)
+    sacct = Unicode("/usr/bin/sacct", help="The path of sacct.", config=True)
+    sacctmgr = Unicode("/usr/bin/sacctmgr", help="The path of sacctmgr.", config=True)
+    timeout = Float(30, help="Seconds to wait for an answer of SLURM.", config=True)
+    environment = Dict(
+        {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+        help="The environment of SLURM's commands, for a site whose slurm.conf is not at the usual place.",
+        config=True,
+    )
+
+    async def _ask(self, *command):
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env=self.environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as exc:
+            raise SlurmError(f"{command[0]} can't be run: {exc}") from None
+        try:
+            async with asyncio.timeout(self.timeout):
+                stdout, stderr = await process.communicate()
+        except BaseException as exc:
+            process._transport.close()  # kills it; waiting for it could take as long as its own children live
+            if isinstance(exc, TimeoutError):
+                raise SlurmError(f"{command[0]} gave no answer in {self.timeout:g} s") from None
+            raise
+        if process.returncode != 0:
+            said = stderr.decode("utf-8", "replace").strip()
+            raise SlurmError(f"{command[0]} ended with code {process.returncode}: {said}")
+        return stdout.decode("utf-8", "replace")
+
+    async def jobs(self, users=()):
+        """Every job that SLURM still holds in memory, living or lately ended, by id; of some users or of all."""
+        fields = _SEPARATOR.join(("%i", "%T", "%r", "%u", "%k", "%S", "%V", "%C"))
+        command = [self.squeue, "--noheader", "--array", "--states=all", f"--format={fields}"]
+        if users:
+            command.append("--user=" + ",".join(sorted(users)))
+        return parse_jobs(await self._ask(*command))
+
+    async def ending(self, job_id):
+        """The job as SLURM remembers it, for its exit code and reason: from slurmctld, else from accounting.
+
+        None if neither knows it, which says nothing about the job: it may be hidden from us.
+        """
+        try:
+            job = parse_job(await self._ask(self.scontrol, "--oneliner", "show", "job", job_id), job_id)
+            if job:
+                return job
+        except SlurmError as exc:
+            if "invalid job id" not in str(exc).lower():
+                self.log.info("scontrol: %s", exc)
+        fields = "JobID,State,ExitCode,Reason,User"
+        try:
+            out = await self._ask(
+                self.sacct, "--noheader", "--parsable2", "--allocations", "--duplicates", f"--format={fields}",
+                f"--jobs={job_id}",
+            )  # fmt: skip
+        except SlurmError as exc:
+            self.log.info("sacct: %s", exc)
+            return None
+        return parse_accounting(out, job_id)
+
+    async def associations(self, user):
+        """What a user may submit to: [(account, partition or "", [QoS, …], default account)]."""
+        out = await self._ask(
+            self.sacctmgr, "--noheader", "--parsable2", "--readonly", "show", "user", user, "withassoc",
+            "format=account,partition,qos,defaultaccount",
+        )  # fmt: skip
+        return parse_associations(out)
+
+
+def parse_jobs(out):
+    """{id: job} of the answer of squeue in the format that `Slurm.jobs` asks for."""
+    jobs = {}
+    for line in out.splitlines():
+        fields = line.split(_SEPARATOR)
+        if len(fields) == 8 and re.fullmatch(r"[0-9]+(_[0-9]+)?", fields[0]):
+            job = Job(
+                id=fields[0], state=fields[1], reason=fields[2], user=fields[3], comment=fields[4],
+                start=fields[5], submitted=fields[6], cpus=int(fields[7]) if fields[7].isdigit() else 0,
+            )  # fmt: skip
+            jobs[job.id] = job
+    return jobs
+
+
+def parse_job(out, job_id):
+    """The record of one job in the answer of `scontrol -o show job`."""
+    for line in out.splitlines():
+        values = dict(re.findall(r"(?:^| )([A-Za-z/:]+)=(\S*)", line))
+        found = values.get("JobId", "")
+        if "ArrayTaskId" in values and "_" in job_id:
+            found = f"{values.get('ArrayJobId')}_{values['ArrayTaskId']}"
+        if found == job_id and "JobState" in values:
+            return Job(
+                id=job_id,
+                state=values["JobState"],
+                reason=values.get("Reason", ""),
+                exit_code=values.get("ExitCode", ""),
+                user=values.get("UserId", "").partition("(")[0],
+                start=values.get("StartTime", ""),
+            )
+    return None
+
+
+def parse_accounting(out, job_id):
+    """The last record of one job in the answer of sacct (a requeued job has several)."""
+    job = None
+    for line in out.splitlines():
+        fields = line.split("|")
+        if len(fields) == 5 and fields[0] == job_id:
+            job = Job(id=job_id, state=fields[1].split(" ")[0], exit_code=fields[2], reason=fields[3], user=fields[4])
+    return job
+
+
+def parse_associations(out):
+    """[(account, partition, [QoS, …], default account)] of the answer of sacctmgr."""
+    associations = []
+    for line in out.splitlines():
+        fields = line.split("|")
+        if len(fields) == 4 and fields[0]:
+            associations.append((fields[0], fields[1], [q for q in fields[2].split(",") if q], fields[3]))
+    return associations
+
+
+def parse_comment(comment):
+    """(instance, cluster, kind, batch) of a job that a gateway submitted, or None for anybody else's job."""
+    match = re.fullmatch(rf"{COMMENT}:([^:]+):([0-9a-f]{{32}}):(scheduler|worker):([0-9a-f]{{16}}|-)", comment)
+    return match.groups() if match else None

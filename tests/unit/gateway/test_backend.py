@@ -1,0 +1,694 @@
+"""Clusters and their jobs: what is submitted, what a user reads, and what survives."""
+
+import asyncio
+import contextlib
+import shlex
+import time
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from dask_gateway import GatewayClusterError
+
+from slurm_gateway.backend import LauncherError
+from slurm_gateway.slurm import Job
+
+from .conftest import until
+
+# -- what is submitted ----------------------------------------------------------------------------------------
+
+
+def command_of(request):
+    return shlex.split(request["script"].splitlines()[-1])
+
+
+def option(command, name):
+    return command[command.index(name) + 1]
+
+
+def test_a_schedulers_job(site):
+    async def test(site):
+        name = await site.submitted(worker_setup="source ~/venv/bin/activate", partition="debug", time_limit="2h")
+        return name, site.batch.requests[0], site.cluster(name)
+
+    name, (user, action, request), cluster = site(test)
+    assert (user, action) == ("alice", "submit")
+    assert {key: request[key] for key in ("cluster", "kind", "cpus", "memory", "time", "partition", "account")} == {
+        "cluster": name, "kind": "scheduler", "cpus": 1, "memory": 2048, "time": 120, "partition": "debug",
+        "account": "climate",
+    }  # fmt: skip
+    assert request["files"]["dask.token"] == cluster.token
+    assert command_of(request)[:3] == ["exec", "dask", "scheduler"]
+    script = request["script"]
+    assert "source ~/venv/bin/activate" in script
+    assert "module load jaspy" not in script
+    assert "export DASK_GATEWAY_API_URL=https://gateway.test/api" in script
+    assert f"export DASK_GATEWAY_API_TOKEN=/home/users/alice/.dask-gateway/{name}/dask.token" in script
+    assert cluster.token not in script
+
+
+def test_the_default_environment_is_loaded_where_the_user_has_none(site):
+    async def test(site):
+        await site.submitted()
+        return site.batch.submissions()[0]
+
+    assert "eval -- 'module load jaspy'\n" in site(test)["script"]
+
+
+def test_workers_are_submitted_with_one_sbatch(site, batch):
+    async def test(site):
+        name = await site.running(worker_cores=2, worker_memory=1.5, time_limit="10h")
+        await site.heartbeat(name, count=16)
+        await until(lambda: len(site.workers(name, "SUBMITTED")) == 16)
+        jobs = {w.state["job_id"] for w in site.workers(name)}
+        return site.batch.submissions(), [w.name for w in site.workers(name)], jobs
+
+    (scheduler, workers), names, jobs = site(test)
+    assert scheduler["kind"] == "scheduler"
+    assert (workers["kind"], workers["array"], workers["cpus"], workers["memory"]) == ("worker", 16, 2, 1536)
+    assert "files" not in workers
+    command = command_of(workers)
+    assert command[:4] == ["exec", "dask", "worker", "tls://10.0.0.1:1234"]
+    assert option(command, "--nthreads") == "2"
+    assert option(command, "--memory-limit") == str(1536 * 2**20)
+    assert option(command, "--death-timeout") == "300"
+    assert option(command, "--lifetime") == "34800s"  # ten hours, less twice the margin in which workers hand over
+    assert all(worker in workers["script"] for worker in names)
+    assert len(jobs) == 16
+
+
+def test_more_workers_than_an_array_may_have_are_several_arrays(site):
+    async def test(site):
+        name = await site.running()
+        await site.heartbeat(name, count=25)
+        await until(lambda: len(site.workers(name, "SUBMITTED")) == 25)
+        return [request.get("array") for request in site.batch.submissions()[1:]]
+
+    assert site(test, max_array_size=10) == [10, 10, 5]
+
+
+def test_nothing_on_a_compute_node_serves_a_dashboard(site):
+    async def test(site):
+        name = await site.running()
+        await site.heartbeat(name, count=1)
+        await until(lambda: site.workers(name, "SUBMITTED"))
+        async with site.client() as gateway:
+            (report,) = await gateway.list_clusters()
+        routes = {kind for kind, _ in site.backend.proxy.routes}
+        return site.batch.submissions(), report.dashboard_link, routes, site.backend.proxy.routes
+
+    submissions, link, _, routes = site(test)
+    for request in submissions:
+        assert "--no-dashboard" in command_of(request)
+        assert "127.0.0.1:0" in command_of(request)
+        assert "HTTP__ROUTES=" in request["script"]
+    assert link is None
+    assert not [path for _, path in routes if path.startswith("/clusters")]
+
+
+def test_an_idle_cluster_ends_by_the_measure_that_counts_queued_tasks(site):
+    async def test(site):
+        await site.submitted()
+        return site.batch.submissions()[0]
+
+    request = site(test, idle_timeout=3600)
+    command = command_of(request)
+    assert option(command, "--dg-idle-timeout") == "0"
+    assert "export DASK_DISTRIBUTED__SCHEDULER__IDLE_TIMEOUT=3600s" in request["script"]
+
+
+# -- who may ----------------------------------------------------------------------------------------------------
+
+
+def test_a_user_without_the_service_is_told_where_to_apply(site):
+    async def test(site):
+        async with site.client("bob") as gateway:
+            with pytest.raises(ValueError, match=r"bob does not hold the service 'dask'\. Apply at https://accounts"):
+                await gateway.new_cluster()
+            assert site.batch.requests == []
+
+    site(test)
+
+
+def test_a_user_who_lost_the_service_can_stop_clusters_but_not_scale_them(site):
+    async def test(site):
+        name = await site.running()
+        site.backend.accounts.holders = {"carol"}
+        async with site.client() as gateway:
+            with pytest.raises(GatewayClusterError, match="Apply at https://accounts"):
+                await gateway.scale_cluster(name, 2)
+            with pytest.raises(GatewayClusterError, match="Apply at https://accounts"):
+                await gateway.adapt_cluster(name, 1, 2)
+            assert [c.name for c in await gateway.list_clusters()] == [name]
+            await gateway.stop_cluster(name)
+        await until(lambda: site.batch.living() == [])
+
+    site(test)
+
+
+def test_another_user_neither_sees_nor_reaches_nor_stops_a_cluster(site):
+    async def test(site):
+        name = await site.running()
+        async with site.client("carol") as gateway:
+            assert await gateway.list_clusters() == []
+            for request in (gateway.get_cluster, gateway.stop_cluster, lambda n: gateway.scale_cluster(n, 2)):
+                with pytest.raises(aiohttp.ClientResponseError, match="403"):
+                    await request(name)
+        assert site.batch.living()
+
+    site(test)
+
+
+def test_a_user_outside_the_group_reads_that_and_leaves_nothing(site):
+    async def test(site):
+        site.batch.refuse = LauncherError("Sorry, user dask-gateway is not allowed to execute …", source="sudo")
+        async with site.client("carol") as gateway:
+            with pytest.raises(GatewayClusterError, match="carol is not in the group 'dask'"):
+                await gateway.new_cluster()
+
+    site(test)
+
+
+def test_clusters_of_a_user_are_limited(site):
+    async def test(site):
+        for _ in range(4):
+            await site.submitted()
+        async with site.client() as gateway:
+            with pytest.raises(ValueError, match="You have 4 clusters and are limited to 4"):
+                await gateway.submit()
+            first = (await gateway.list_clusters())[0].name
+            await gateway.stop_cluster(first)
+            await gateway.submit()
+
+    site(test)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"worker_cores": 100}, "worker_cores is limited to 16 cores here; 100 was asked for"),
+        ({"worker_setup": "a\0b"}, "must hold no control characters"),
+        ({"nothing\nsuch": 1}, "there is no option"),
+        ({"account": "other"}, "account must be one of those that you may use"),
+        ({"environment_variables": {"LD_PRELOAD": "/tmp/x.so"}}, "LD_PRELOAD can't be set here"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_with_a_sentence_whatever_the_client_sent(site, options, sentence):
+    async def test(site):
+        async with site.client() as gateway:
+            with pytest.raises(ValueError, match=sentence):
+                await gateway.submit(**options)
+            assert site.batch.requests == []
+
+    site(test)
+
+
+@pytest.mark.parametrize(
+    "body", ['{"cluster_options": []}', '{"cluster_options": "x"}', '{"cluster_options": {"a": {}}}']
+)
+def test_a_request_written_by_hand_is_refused(site, body):
+    async def test(site):
+        headers = {"Authorization": "jupyterhub alice-token", "Content-Type": "application/json"}
+        async with site.http.post(f"{site.url}/api/v1/clusters/", data=body, headers=headers) as response:
+            return response.status, await response.json()
+
+    status, answer = site(test)
+    assert status in (201, 422)
+    assert status == 422 or body == '{"cluster_options": []}'
+    assert status == 201 or answer["error"]
+
+
+# -- failures are told ------------------------------------------------------------------------------------------
+
+
+def failure(site, prepare, **options):
+    """What the user reads whose cluster's job went wrong, and after how long."""
+
+    async def test(site):
+        async with site.client() as gateway:
+            waiting = asyncio.ensure_future(gateway.new_cluster(**options))
+            if not site.batch.refuse:
+                await until(lambda: site.batch.living())
+            began = time.monotonic()
+            prepare(site, next(iter(site.batch.living()), None))
+            with pytest.raises(GatewayClusterError) as caught:
+                await waiting
+            seconds = time.monotonic() - began
+        await until(lambda: not [c for c in site.backend.db.name_to_cluster.values() if c.status.name != "FAILED"])
+        assert site.batch.living() == []
+        return str(caught.value), seconds
+
+    sentence, seconds = site(test)
+    assert seconds < 3
+    return sentence
+
+
+def test_a_setup_that_exits_is_told_with_its_code_and_log(site, batch):
+    batch.logs["scheduler"] = ["about to exit", "bye"]
+    sentence = failure(site, lambda s, job: s.batch.end(job, "FAILED", exit_code="3:0", reason="NonZeroExitCode"))
+    assert "it ended with exit code 3" in sentence
+    assert "worker_setup" in sentence
+    assert "scheduler.log:\n  about to exit\n  bye" in sentence
+
+
+def test_an_environment_without_dask_is_told(site, batch):
+    batch.logs["scheduler"] = ["dask-gateway: there is no command 'dask' in this job's environment (PATH=/usr/bin)"]
+    sentence = failure(site, lambda s, job: s.batch.end(job, "FAILED", exit_code="127:0"))
+    assert "there is no `dask` command in its environment" in sentence
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        (
+            "Batch job submission failed: Invalid account or account/partition combination specified",
+            "another 'account'",
+        ),
+        ("Batch job submission failed: Invalid qos specification", "another 'qos'"),
+        (
+            "Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
+            "shorter 'time",
+        ),
+        ("Batch job submission failed: Requested node configuration is not available", "fewer cores"),
+        ("QOSMaxCpuPerUserLimit: Batch job submission failed: Job violates accounting/QOS policy", "limit of your"),
+    ],
+)
+def test_slurms_own_words_are_told_with_what_to_do(site, batch, said, advice):
+    batch.refuse = LauncherError(said, source="sbatch")
+    sentence = failure(site, lambda s, job: None)
+    assert sentence.startswith(f"SLURM refused the scheduler's job: {said}. ")
+    assert advice in sentence
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [("OUT_OF_MEMORY", "more memory"), ("TIMEOUT", "longer 'time_limit'"), ("NODE_FAIL", "NODE_FAIL")],
+)
+def test_what_slurm_did_to_a_job_is_told(site, state, words):
+    assert words in failure(site, lambda s, job: s.batch.end(job, state))
+
+
+def test_a_full_home_folder_is_told(site, batch):
+    batch.refuse = LauncherError("[Errno 122] Disk quota exceeded: 'dask.pem'", source="folder")
+    assert "Disk quota exceeded" in failure(site, lambda s, job: None)
+
+
+def test_a_failed_cluster_says_why_to_whoever_connects_later(site):
+    async def test(site):
+        name = await site.running()
+        site.batch.end(site.cluster(name).state["job_id"], "OUT_OF_MEMORY")
+        await until(lambda: site.cluster(name).status.name == "FAILED")
+        async with site.client() as gateway:
+            with pytest.raises(GatewayClusterError, match="ended as OUT_OF_MEMORY"):
+                await gateway.connect(name)
+            with pytest.raises(GatewayClusterError, match="ended as OUT_OF_MEMORY"):
+                await gateway.scale_cluster(name, 1)
+
+    site(test)
+
+
+def test_workers_that_cannot_start_fail_a_cluster_that_has_no_others(site, batch):
+    async def test(site):
+        name = await site.running()
+        site.batch.refuse = LauncherError("Batch job submission failed: Invalid qos specification", source="sbatch")
+        await site.heartbeat(name, count=2)
+        await until(lambda: site.cluster(name).target.name == "FAILED", 20)
+        return site.cluster(name).state["problem"]
+
+    assert "SLURM refused the workers' job: Batch job submission failed: Invalid qos" in site(test)
+
+
+def test_workers_that_cannot_start_do_not_fail_a_cluster_that_computes(site):
+    async def test(site):
+        name = await site.running()
+        await site.heartbeat(name, count=1)
+        await until(lambda: site.workers(name, "SUBMITTED"))
+        worker = site.workers(name)[0].name
+        await site.heartbeat(name, count=1, active=[worker])
+        site.batch.refuse = LauncherError(
+            "Batch job submission failed: Job violates accounting policy", source="sbatch"
+        )
+        for _ in range(4):
+            await site.heartbeat(name, count=2, active=[worker])
+            site.backend._holds.clear()
+            site.backend.queue.put(site.cluster(name))
+            await asyncio.sleep(0.05)
+        assert site.cluster(name).worker_start_failure_count >= 3
+        assert site.cluster(name).is_active()
+        assert "policy" in site.cluster(name).state["worker_problem"]
+
+    site(test)
+
+
+def test_a_worker_whose_job_dies_early_is_noticed(site, batch):
+    async def test(site):
+        name = await site.running()
+        await site.heartbeat(name, count=1)
+        await until(lambda: site.workers(name, "SUBMITTED"))
+        job = site.workers(name)[0].state["job_id"]
+        site.batch.logs[f"worker-{job}"] = ["ModuleNotFoundError: No module named 'dask_gateway'"]
+        site.batch.end(job, "FAILED", exit_code="1:0")
+        await until(lambda: site.cluster(name).state.get("worker_problem"))
+        return site.cluster(name).state["worker_problem"]
+
+    assert "there is no dask-gateway in its environment" in site(test)
+
+
+# -- nothing ends that is alive -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "CONFIGURING", "STAGE_OUT", "SPECIAL_EXIT"])
+def test_a_job_in_an_unusual_state_is_not_taken_for_dead(site, state):
+    async def test(site):
+        waiting, running = await site.submitted(), await site.running()
+        for name in (waiting, running):
+            site.batch.set(site.cluster(name).state["job_id"], state)
+        await asyncio.sleep(0.5)
+        assert site.cluster(waiting).is_active()
+        assert site.cluster(running).is_active()
+
+    site(test)
+
+
+def test_slurm_that_is_away_loses_no_cluster(site):
+    async def test(site):
+        waiting, running = await site.submitted(), await site.running()
+        site.batch.away = True
+        await asyncio.sleep(0.5)
+        async with site.client("carol") as gateway:
+            new = await gateway.submit()
+        await asyncio.sleep(0.3)
+        assert all(site.cluster(name).is_active() for name in (waiting, running, new))
+        site.batch.away = False
+        await until(lambda: site.cluster(new).status.name == "SUBMITTED")
+
+    site(test)
+
+
+def test_a_squeue_that_shows_nothing_ends_no_cluster(site):
+    """With PrivateData=jobs a gateway without operator's rights sees no job at all."""
+
+    async def test(site):
+        waiting, running = await site.submitted(), await site.running()
+        site.batch.known.clear()
+        await asyncio.sleep(0.5)
+        assert site.cluster(waiting).is_active()
+        assert site.cluster(running).is_active()
+
+    site(test)
+
+
+def test_a_job_that_only_accounting_remembers_has_ended(site):
+    async def test(site):
+        name = await site.submitted()
+        job = site.batch.known.pop(site.cluster(name).state["job_id"])
+        site.batch.accounting[job.id] = Job(job.id, "FAILED", exit_code="1:0")
+        await until(lambda: site.cluster(name).status.name == "FAILED")
+
+    site(test)
+
+
+def test_a_cluster_without_a_job_and_without_heartbeats_is_given_up(site):
+    async def test(site):
+        name = await site.running()
+        site.batch.known.clear()
+        await until(lambda: site.cluster(name).status.name == "FAILED")
+        assert "SLURM has no record of its end" in site.cluster(name).state["problem"]
+
+    site(test, cluster_heartbeat_timeout=0.3)
+
+
+def test_missed_heartbeats_end_no_cluster_whose_job_runs(site):
+    async def test(site):
+        name = await site.running()
+        site.cluster(name).last_heartbeat -= 3_600_000
+        await site.backend._check_timeouts()
+        await asyncio.sleep(0.3)
+        assert site.cluster(name).is_active()
+
+    site(test)
+
+
+def test_a_job_that_queues_for_long_is_neither_cancelled_nor_submitted_again(site):
+    async def test(site):
+        name = await site.submitted()
+        site.cluster(name).start_time -= 86_400_000
+        await site.backend._check_timeouts()
+        await asyncio.sleep(0.3)
+        assert site.cluster(name).is_active()
+        assert len(site.batch.submissions()) == 1
+        assert site.backend.cluster_start_timeout > 7 * 86400
+        assert site.backend.worker_start_timeout > 7 * 86400
+
+    site(test)
+
+
+def test_a_scheduler_that_is_busy_is_asked_again_and_lives(site):
+    async def test(site):
+        name = await site.running()
+        answers = iter([500, 500, 200])
+        told = []
+
+        async def comm(request):
+            told.append(await request.json())
+            return web.Response(status=next(answers, 500))
+
+        app = web.Application()
+        app.router.add_post("/api/comm", comm)
+        async with TestServer(app) as scheduler, site.client() as gateway:
+            site.cluster(name).api_address = str(scheduler.make_url("")).rstrip("/")
+            await gateway.scale_cluster(name, 3)
+            assert [message["count"] for message in told] == [3, 3, 3]
+            with pytest.raises(GatewayClusterError, match=r"does not answer at the moment\. It goes on running"):
+                await gateway.scale_cluster(name, 4)
+        assert site.cluster(name).is_active()
+
+    site(test)
+
+
+@pytest.mark.parametrize(
+    "message", [{"minimum": 3, "maximum": 1}, {"minimum": "1"}, {"minimum": -1}, {"maximum": 1.5}, {"active": "no"}]
+)
+def test_an_impossible_scale_is_refused_with_a_sentence(site, message):
+    async def test(site):
+        name = await site.running()
+        headers = {"Authorization": "jupyterhub alice-token"}
+        url = f"{site.url}/api/v1/clusters/{name}/adapt"
+        async with site.http.post(url, json=message, headers=headers) as response:
+            return response.status
+
+    assert site(test) in (409, 500)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"scheduler_address": "tls://127.0.0.1:8000"}, {"scheduler_address": "tcp://10.0.0.1:22"},
+     {"scheduler_address": "tls://gateway:443"}, {"api_address": "http://169.254.169.254:80"},
+     {"api_address": "file:///etc/passwd"}, {"count": "7"}, {"count": -1}, {"active_workers": {"a": 1}},
+     {"scheduler_address": None}],
+    ids=str,
+)  # fmt: skip
+def test_a_heartbeat_does_not_point_the_proxy_at_other_things(site, changes):
+    async def test(site):
+        name = await site.submitted()
+        assert await site.heartbeat(name, **changes) == 409
+        assert site.cluster(name).status.name == "SUBMITTED"
+
+    site(test)
+
+
+# -- a gateway that is restarted or killed --------------------------------------------------------------------
+
+
+def test_a_restart_keeps_every_cluster_and_worker(site):
+    async def test(site):
+        name = await site.running()
+        await site.heartbeat(name, count=2)
+        await until(lambda: len(site.workers(name, "SUBMITTED")) == 2)
+        workers = [w.name for w in site.workers(name)]
+        await site.heartbeat(name, count=2, active=workers)
+        before = site.batch.living()
+        await site.stop()
+        await site.start()
+        await site.backend._check_timeouts()
+        await asyncio.sleep(0.3)
+        assert await site.heartbeat(name, count=2, active=workers) == 200
+        assert len(site.workers(name, "RUNNING")) == 2
+        assert site.batch.living() == before
+        assert site.backend.proxy.routes[("SNI", name)]["target"] == "tls://10.0.0.1:1234"
+
+    site(test)
+
+
+def test_a_kill_between_sbatch_and_the_record_of_it_leaves_no_second_scheduler(site):
+    async def test(site):
+        site.batch.lose_answers = True
+        async with site.client() as gateway:
+            name = await gateway.submit()
+        await until(lambda: site.batch.living("scheduler"))
+        await site.kill()
+        jobs = site.batch.living("scheduler")
+        site.batch.lose_answers = False
+        await site.start()
+        await until(lambda: site.cluster(name).status.name == "SUBMITTED")
+        await asyncio.sleep(0.3)
+        assert site.batch.living("scheduler") == jobs[:1]
+        assert site.cluster(name).state["job_id"] == jobs[0]
+
+    site(test)
+
+
+def test_a_kill_between_sbatch_and_the_record_of_it_leaves_no_second_workers(site):
+    async def test(site):
+        name = await site.running()
+        site.batch.lose_answers = True
+        await site.heartbeat(name, count=3)
+        await until(lambda: len(site.batch.living("worker")) == 3)
+        await site.kill()
+        site.batch.lose_answers = False
+        await site.start()
+        await until(lambda: len(site.workers(name, "SUBMITTED")) == 3)
+        await asyncio.sleep(0.3)
+        assert sorted(w.state["job_id"] for w in site.workers(name)) == site.batch.living("worker")
+        assert len(site.batch.living("worker")) == 3
+
+    site(test)
+
+
+def test_jobs_of_a_lost_database_are_cancelled_and_those_of_others_are_not(site):
+    async def test(site):
+        name = await site.running()
+        await site.heartbeat(name, count=2)
+        await until(lambda: len(site.workers(name, "SUBMITTED")) == 2)
+        comment = f"dask-gateway:{{}}:{'f' * 32}:worker:-"
+        long_ago, now = "2020-01-01T00:00:00", time.strftime("%Y-%m-%dT%H:%M:%S")
+        for job in (
+            Job("1", "RUNNING", user="alice", comment="my own", submitted=long_ago),
+            Job("2", "RUNNING", user="alice", comment=comment.format("another-gateway"), submitted=long_ago),
+            Job("3", "RUNNING", user="alice", comment=comment.format("gateway"), submitted=now),
+        ):
+            site.batch.known[job.id] = job
+        await site.stop()
+        (site.path / "gateway.sqlite").unlink()
+        await site.start()
+        await until(lambda: site.batch.living() == ["1", "2", "3"])
+        cancelled = [request for _, action, request in site.batch.requests if action == "cancel" and request["jobs"]]
+        assert len(cancelled) == 1
+
+    site(test)
+
+
+def test_the_proxy_loads_all_routes_after_a_restart_of_the_gateway(site):
+    async def test(site):
+        headers = {"Authorization": "token proxy-token"}
+        async with site.http.get(f"{site.url}/api/v1/routes", headers=headers) as response:
+            last = (await response.json())["id"]
+        await site.stop()
+        await site.start()
+        url = f"{site.url}/api/v1/routes?watch=1&last_id={last}"
+        async with site.http.get(url, headers=headers) as response:
+            assert response.status == 410  # Gone: load everything again
+
+    site(test)
+
+
+def test_waiting_clients_do_not_hold_up_a_restart(site):
+    async def test(site):
+        name = await site.submitted()
+        async with site.client() as gateway:
+            waiting = asyncio.ensure_future(gateway._cluster_report(name, wait=True))
+            await asyncio.sleep(0.1)
+            began = time.monotonic()
+            await site.stop()
+            seconds = time.monotonic() - began
+            with contextlib.suppress(Exception):
+                await waiting
+        await site.start()
+        return seconds
+
+    assert site(test) < 3
+
+
+# -- nothing is left ----------------------------------------------------------------------------------------------
+
+
+def test_stopping_cancels_all_jobs_with_one_request(site):
+    async def test(site):
+        name = await site.running()
+        await site.heartbeat(name, count=3)
+        await until(lambda: len(site.workers(name, "SUBMITTED")) == 3)
+        async with site.client() as gateway:
+            await gateway.stop_cluster(name)
+            await until(lambda: site.cluster(name).status.name == "STOPPED")
+        return site.batch
+
+    batch = site(test)
+    assert batch.living() == []
+    (cancel,) = [request for _, action, request in batch.requests if action == "cancel"]
+    assert len(cancel["jobs"]) == 4
+    assert cancel["remove"] is True
+
+
+def test_a_failed_cancel_is_tried_again_until_slurm_has_taken_it(site):
+    async def test(site):
+        name = await site.running()
+        site.batch.cancel_fails = 4
+        async with site.client() as gateway:
+            await gateway.stop_cluster(name)
+            assert await gateway.list_clusters() == []
+        await asyncio.sleep(0.02)
+        assert site.cluster(name).status.name != "STOPPED"
+        await until(lambda: site.cluster(name).status.name == "STOPPED")
+        assert site.batch.living() == []
+
+    site(test)
+
+
+def test_a_stop_survives_a_kill(site):
+    async def test(site):
+        name = await site.running()
+        site.batch.away = True
+        async with site.client() as gateway:
+            await gateway.stop_cluster(name)
+        await site.kill()
+        site.batch.away = False
+        await site.start()
+        await until(lambda: site.cluster(name).status.name == "STOPPED")
+        assert site.batch.living() == []
+
+    site(test)
+
+
+def test_a_worker_that_was_told_to_stop_while_it_was_submitted_is_cancelled(site):
+    async def test(site):
+        name = await site.running()
+        original = site.batch.do_as_user
+
+        async def slow(user, action, **request):
+            answer = await original(user, action, **request)
+            if action == "submit":
+                await asyncio.sleep(0.3)
+            return answer
+
+        site.backend.do_as_user = slow
+        await site.heartbeat(name, count=2)
+        await asyncio.sleep(0.1)
+        await site.heartbeat(name, count=0)
+        await until(lambda: len(site.workers(name, "STOPPED")) == 2)
+        assert site.batch.living("worker") == []
+
+    site(test)
+
+
+def test_a_cluster_that_ends_by_itself_counts_as_stopped_and_takes_its_workers_along(site):
+    async def test(site):
+        name = await site.running()
+        await site.heartbeat(name, count=1)
+        await until(lambda: site.workers(name, "SUBMITTED"))
+        site.batch.end(site.cluster(name).state["job_id"], "COMPLETED", exit_code="0:0")
+        await until(lambda: site.cluster(name).status.name == "STOPPED")
+        assert site.batch.living() == []
+
+    site(test)
