@@ -11,39 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from preflight import formats
+from preflight.answers import answer_findings, missing, strings, well_formed
 from preflight.findings import Finding
 from preflight.inventory import Inventory
-from preflight.options import description, faults
-from preflight.values import Value, Variables
 
 # What the example vaults hold where a secret belongs
 PLACEHOLDER = "CHANGE ME"
-
-FORMATS = {
-    "site_notebook_host": formats.host_name,
-    "site_gateway_host": formats.host_name,
-    "slurm_munge_key": formats.munge_key,
-    "slurm_database_password": formats.password,
-    "jupyterhub_cookie_secret": formats.hexadecimal_64,
-    "jupyterhub_crypt_key": formats.hexadecimal_64,
-    "jupyterhub_proxy_auth_token": formats.token,
-    "dask_gateway_jupyterhub_api_token": formats.token,
-    "dask_gateway_proxy_token": formats.token,
-    "dask_gateway_database_keys": formats.database_keys,
-    "dask_gateway_users_group": formats.group_name,
-    "tls_frontend_server_name": formats.host_name,
-    "tls_frontend_certificate": formats.certificate,
-    "tls_frontend_private_key": formats.private_key,
-}
 
 # Variables that belong to the whole service: every host that has one has the same
 SAME_EVERYWHERE = {"slurm_munge_key", "slurm_cluster_name", "slurm_controller_host"}
 
 # The system user that the role dask_gateway makes
 GATEWAY_USER = "dask-gateway"
-
-# Files on the machine that Ansible runs on
-FILES_HERE = {"slurm_client_config_file"}
 
 # Roles that are told something else on each host, so that their variables stand in the file of each group
 OWN_IN_EACH_GROUP = {"tls_frontend"}
@@ -90,21 +69,12 @@ def check_groups(inventory: Inventory) -> Iterator[Finding]:
     def finding(group: str, sentence: str) -> Finding:
         return Finding(inventory.hosts_file, group, sentence)
 
-    for group, what in {
-        "jupyterhub": "the notebook service",
-        "dask_gateway": "the gateway",
-    }.items():
+    for group, what in {"jupyterhub": "the notebook service", "dask_gateway": "the gateway"}.items():
         count = len(inventory.group(group))
         if count != 1:
-            yield finding(
-                group,
-                f"has {count or 'no'} hosts; write the one host of {what} into this group",
-            )
+            yield finding(group, f"has {count or 'no'} hosts; write the one host of {what} into this group")
     for host in set(inventory.group("jupyterhub")) & set(inventory.group("dask_gateway")):
-        yield finding(
-            "dask_gateway",
-            f"its host {host} is in jupyterhub too; both need port 443, write a host of its own",
-        )
+        yield finding("dask_gateway", f"its host {host} is in jupyterhub too; write another, both need port 443")
     known = inventory.project.groups()
     for group in set(inventory.groups) - set(known):
         for meant in get_close_matches(group, known, n=1, cutoff=0.8):
@@ -116,11 +86,7 @@ def check_batch_cluster(inventory: Inventory) -> Iterator[Finding]:
     controllers = inventory.group("slurm_controller")
     nodes = inventory.group("slurm_nodes")
     if len(controllers) > 1:
-        yield Finding(
-            inventory.hosts_file,
-            "slurm_controller",
-            f"has {len(controllers)} hosts; write one",
-        )
+        yield Finding(inventory.hosts_file, "slurm_controller", f"has {len(controllers)} hosts; write one")
     elif nodes and not controllers:
         yield Finding(
             inventory.hosts_file,
@@ -136,10 +102,9 @@ def check_batch_cluster(inventory: Inventory) -> Iterator[Finding]:
             "leave slurm_controller empty where the site has a batch cluster of its own",
         )
     for variables in inventory.as_role("slurm"):
-        named = _text(variables, "slurm_controller_host")
+        named = variables.text("slurm_controller_host")
         if controllers and named and not _same_host(named, controllers):
-            yield _at(
-                inventory,
+            yield inventory.finding(
                 variables,
                 "slurm_controller_host",
                 f"is not the host of the group slurm_controller; write {controllers[0]}, or leave the "
@@ -151,13 +116,13 @@ def check_placeholders(inventory: Inventory) -> Iterator[Finding]:
     """No text of the example vault has become a secret."""
     for variables in inventory.variables.values():
         for name in variables:
-            for text in _strings(variables.raw(name)):
+            for text in strings(variables.raw(name)):
                 if PLACEHOLDER in text:
                     hint = text.partition(":")[2].strip()
                     sentence = f'still says "{PLACEHOLDER}"'
                     if hint:
                         sentence += f"; write {hint}"
-                    yield _at(inventory, variables, name, sentence)
+                    yield inventory.finding(variables, name, sentence)
 
 
 def check_site(inventory: Inventory) -> Iterator[Finding]:
@@ -165,23 +130,22 @@ def check_site(inventory: Inventory) -> Iterator[Finding]:
     for variables in inventory.variables.values():
         for name, option in inventory.site_options.items():
             if name in variables:
-                yield from _value_findings(inventory, variables, name, option)
+                yield from answer_findings(inventory, variables, name, option)
             else:
-                yield Finding(inventory.file_for(name), name, _missing(name, option))
+                yield Finding(inventory.file_for(name), name, missing(name, option))
 
 
 def check_names(inventory: Inventory) -> Iterator[Finding]:
     """The addresses that users know fit the site's domain and each other."""
     for variables in inventory.variables.values():
         names = ("site_notebook_host", "site_gateway_host")
-        hosts = {name: _text(variables, name, formats.host_name) for name in names}
-        domain = _text(variables, "site_domain")
+        hosts = {name: variables.text(name, formats.host_name) for name in names}
+        domain = variables.text("site_domain")
         for name, host in hosts.items():
             if host and domain and not host.endswith(f".{domain}"):
-                yield _at(inventory, variables, name, f"must end in .{domain}, the value of site_domain")
+                yield inventory.finding(variables, name, f"must end in .{domain}, the value of site_domain")
         if len(set(hosts.values())) == 1 and all(hosts.values()):
-            yield _at(
-                inventory,
+            yield inventory.finding(
                 variables,
                 "site_gateway_host",
                 "is the same as site_notebook_host; write another name, each service has its own host",
@@ -198,7 +162,7 @@ def check_roles(inventory: Inventory) -> Iterator[Finding]:
             if name in inventory.site_options:
                 continue
             if name in variables:
-                yield from _value_findings(inventory, variables, name, option)
+                yield from answer_findings(inventory, variables, name, option)
             if option.get("required"):
                 asked_by[name] = use.role.name, option
                 wanting[name].append(host)
@@ -206,7 +170,7 @@ def check_roles(inventory: Inventory) -> Iterator[Finding]:
                     lacking[name].append(host)
     for name, hosts in lacking.items():
         role, option = asked_by[name]
-        sentence = _missing(name, option)
+        sentence = missing(name, option)
         if role in OWN_IN_EACH_GROUP:
             for host in hosts:
                 yield Finding(inventory.file_for(name, role, [host]), name, sentence)
@@ -229,9 +193,9 @@ def check_unknown_variables(inventory: Inventory) -> Iterator[Finding]:
             meant = get_close_matches(name, known, n=1, cutoff=0.8)
             if name.startswith(prefixes):
                 advice = f"did you mean {meant[0]}?" if meant else "see meta/argument_specs.yml"
-                yield _at(inventory, variables, name, f"is no role's variable; {advice}")
+                yield inventory.finding(variables, name, f"is no role's variable; {advice}")
             elif name.startswith("site_") and meant and meant[0] not in variables:
-                yield _at(inventory, variables, name, f"is used nowhere; did you mean {meant[0]}?")
+                yield inventory.finding(variables, name, f"is used nowhere; did you mean {meant[0]}?")
 
 
 def check_agreement(inventory: Inventory) -> Iterator[Finding]:
@@ -239,13 +203,13 @@ def check_agreement(inventory: Inventory) -> Iterator[Finding]:
     for name in (*inventory.site_options, *sorted(SAME_EVERYWHERE)):
         hosts_by_value: dict[str, list[str]] = defaultdict(list)
         for host, variables in inventory.variables.items():
-            value = variables.get(name) if name in variables else Value(known=False)
+            value = variables.get(name)
             if value.usable:
                 hosts_by_value[repr(value.value)].append(host)
         if len(hosts_by_value) > 1:
             parties = " / ".join(", ".join(hosts) for hosts in hosts_by_value.values())
             yield Finding(
-                inventory.file_for(name, _role_of(inventory, name)),
+                inventory.file_for(name, inventory.project.role_of(name)),
                 name,
                 f"differs between hosts ({parties}); write it once, for all of them",
             )
@@ -254,21 +218,19 @@ def check_agreement(inventory: Inventory) -> Iterator[Finding]:
 def check_certificates(inventory: Inventory) -> Iterator[Finding]:
     """Each front end's certificate is for its name, and its key fits."""
     for variables in inventory.as_role("tls_frontend"):
-        server_name = _text(variables, "tls_frontend_server_name", formats.host_name)
-        certificate = _text(variables, "tls_frontend_certificate", formats.certificate)
-        key = _text(variables, "tls_frontend_private_key", formats.private_key)
+        server_name = variables.text("tls_frontend_server_name", formats.host_name)
+        certificate = variables.text("tls_frontend_certificate", formats.certificate)
+        key = variables.text("tls_frontend_private_key", formats.private_key)
         if certificate and server_name:
             names = formats.names_of(certificate)
             if not formats.covers(names, server_name):
-                yield _at(
-                    inventory,
+                yield inventory.finding(
                     variables,
                     "tls_frontend_certificate",
                     f"is for {', '.join(names) or 'no host'}; write one for {server_name}",
                 )
         if certificate and key and not formats.key_fits(key, certificate):
-            yield _at(
-                inventory,
+            yield inventory.finding(
                 variables,
                 "tls_frontend_private_key",
                 "is not the key of tls_frontend_certificate; write the one it was made with",
@@ -278,27 +240,27 @@ def check_certificates(inventory: Inventory) -> Iterator[Finding]:
 def check_gateway_token(inventory: Inventory) -> Iterator[Finding]:
     """The Hub knows the gateway by the name and the token that the gateway presents."""
     for gateway, hub in product(inventory.as_role("dask_gateway"), inventory.as_role("jupyterhub")):
-        name = _text(gateway, "dask_gateway_jupyterhub_service_name")
-        token = _text(gateway, "dask_gateway_jupyterhub_api_token")
-        services = _rightly_typed(inventory, hub, "jupyterhub_services")
+        name = gateway.text("dask_gateway_jupyterhub_service_name")
+        token = gateway.text("dask_gateway_jupyterhub_api_token")
+        services = well_formed(inventory, hub, "jupyterhub_services")
         if not name or not token or services is None:
             continue
         tokens = [service["api_token"] for service in services if service["name"] == name]
         if not tokens:
             sentence = f"has no item for the gateway; write one with `name: {name}` and the api_token "
-            yield _at(inventory, hub, "jupyterhub_services", f"{sentence}of dask_gateway_jupyterhub_api_token")
+            yield inventory.finding(hub, "jupyterhub_services", f"{sentence}of dask_gateway_jupyterhub_api_token")
         elif token not in tokens:
             sentence = (
                 f"the api_token of {name} is not dask_gateway_jupyterhub_api_token; write the same vault variable"
             )
-            yield _at(inventory, hub, "jupyterhub_services", sentence)
+            yield inventory.finding(hub, "jupyterhub_services", sentence)
 
 
 def check_gateway_operator(inventory: Inventory) -> Iterator[Finding]:
     """A controller of ours lets the gateway see the jobs of its users, whatever PrivateData hides."""
     for gateway, controller in product(inventory.as_role("dask_gateway"), inventory.as_role("slurm", "controller")):
-        uid = _rightly_typed(inventory, gateway, "dask_gateway_uid")
-        operators = _rightly_typed(inventory, controller, "slurm_operators")
+        uid = well_formed(inventory, gateway, "dask_gateway_uid")
+        operators = well_formed(inventory, controller, "slurm_operators")
         if uid is None or operators is None:
             continue
         uids = [operator.get("uid") for operator in operators if operator["name"] == GATEWAY_USER]
@@ -306,24 +268,21 @@ def check_gateway_operator(inventory: Inventory) -> Iterator[Finding]:
             sentence = (
                 f"has no item for the gateway; write one with name {GATEWAY_USER} and the uid of dask_gateway_uid"
             )
-            yield _at(inventory, controller, "slurm_operators", sentence)
+            yield inventory.finding(controller, "slurm_operators", sentence)
         elif uid == 0 or uid not in uids:
             sentence = (
                 f"has another uid for {GATEWAY_USER} than dask_gateway_uid; write the same number, not 0, in both"
             )
-            yield _at(inventory, controller, "slurm_operators", sentence)
+            yield inventory.finding(controller, "slurm_operators", sentence)
 
 
 def check_authorities(inventory: Inventory) -> Iterator[Finding]:
     """The site's authorities can be read here, from where they are copied to the hosts."""
     for variables in inventory.variables.values():
-        if "site_ca_certificates" not in variables:
-            continue
-        paths = variables.get("site_ca_certificates")
-        for path in paths.value if paths.usable and isinstance(paths.value, list) else []:
+        for path in well_formed(inventory, variables, "site_ca_certificates") or []:
             sentence = _authority_fault(Path(str(path)))
             if sentence:
-                yield _at(inventory, variables, "site_ca_certificates", f"{path} {sentence}")
+                yield inventory.finding(variables, "site_ca_certificates", f"{path} {sentence}")
 
 
 def _authority_fault(path: Path) -> str | None:
@@ -334,100 +293,6 @@ def _authority_fault(path: Path) -> str | None:
     return formats.authorities(path.read_bytes())
 
 
-def _value_findings(inventory: Inventory, variables: Variables, name: str, option: dict[str, Any]) -> Iterator[Finding]:
-    """What is wrong with the value of a variable that is written."""
-    value = variables.get(name)
-    for needed in value.undefined:
-        if needed not in inventory.site_options:  # check_site tells of those
-            yield _undefined(inventory, variables, name, option, needed)
-    if value.lost_file:
-        sentence = f"needs the file {value.lost_file}, which does not exist; what to write there: {description(option)}"
-        yield _at(inventory, variables, name, sentence)
-    elif value.fault:
-        # The reason may repeat what it is about
-        reason = "its vault variable does not fit" if _is_secret(variables, name) else value.fault
-        yield _at(inventory, variables, name, f"can't be worked out: {reason}")
-    if not value.usable:
-        return
-    wrong = list(faults(option, value.value))
-    if not wrong and value.value == "" and variables.culprit(name).startswith("vault_"):
-        wrong = [("", f"is empty; write a secret, or take {name} out")]
-    if not wrong and name in FORMATS:
-        wrong = [("", sentence) for sentence in [FORMATS[name](value.value)] if sentence]
-    if not wrong and name in FILES_HERE and value.value and not Path(value.value).is_file():
-        wrong = [("", f"{value.value} is no file on this machine; write the path of one")]
-    for place, sentence in wrong:
-        yield _at(inventory, variables, name, sentence, place)
-
-
-def _undefined(inventory: Inventory, variables: Variables, name: str, option: dict[str, Any], needed: str) -> Finding:
-    """What to do about a name that a value needs and nobody defined."""
-    namesake = needed.removeprefix("vault_")
-    if namesake in inventory.project.options:
-        name, option = namesake, inventory.project.options[namesake]
-    if namesake != needed or needed.startswith("site_") or _role_of(inventory, needed):
-        file = inventory.file_for(needed, _role_of(inventory, needed))
-        user = "" if namesake == name else f" [used by {name}]"
-        return Finding(file, needed, f"{_missing(name, option)}{user}")
-    meant = get_close_matches(needed, list(variables), n=1, cutoff=0.8)
-    advice = f"write {meant[0]}" if meant else "define it, or mend the name"
-    return _at(inventory, variables, name, f"uses {needed}, which is not defined; {advice}")
-
-
-def _missing(name: str, option: dict[str, Any]) -> str:
-    """That a variable is not defined, and what to write."""
-    format_of = FORMATS.get(name)
-    if format_of:
-        return f"is not defined; it {format_of([] if option.get('type') == 'list' else '')}"
-    return f"is not defined; what to write: {description(option)}"
-
-
-def _at(inventory: Inventory, variables: Variables, name: str, sentence: str, place: str = "") -> Finding:
-    """A finding about a value, in the file where it was written."""
-    culprit = variables.culprit(name)
-    origin = variables.origin(culprit)
-    if origin and origin[0].is_relative_to(inventory.folder):
-        return Finding(origin[0], f"{culprit}{place}", sentence, line=origin[1])
-    file = inventory.file_for(culprit, _role_of(inventory, culprit))
-    return Finding(file, f"{culprit}{place}", sentence)
-
-
-def _is_secret(variables: Variables, name: str) -> bool:
-    return any("vault_" in text for text in _strings(variables.raw(name)))
-
-
 def _same_host(name: str, hosts: list[str]) -> bool:
     """Whether a name is one of the hosts', each with its domain or without."""
     return name.partition(".")[0] in [host.partition(".")[0] for host in hosts]
-
-
-def _role_of(inventory: Inventory, name: str) -> str:
-    """The role that a variable's name begins with, or nothing."""
-    roles = [role for role in inventory.project.roles if name.startswith(f"{role}_")]
-    return max(roles, key=len, default="")
-
-
-def _text(variables: Variables, name: str, form: Any = None) -> str:
-    """A string that is there and right as far as it goes, or nothing."""
-    value = variables.get(name) if name in variables else Value(known=False)
-    if not value.usable or not isinstance(value.value, str):
-        return ""
-    return "" if form and form(value.value) else value.value
-
-
-def _rightly_typed(inventory: Inventory, variables: Variables, name: str) -> Any:
-    """A role's variable that is what its option asks for, or nothing."""
-    value = variables.get(name) if name in variables else Value(known=False)
-    wrong = not value.usable or any(faults(inventory.project.options[name], value.value))
-    return None if wrong else value.value
-
-
-def _strings(raw: Any) -> Iterator[str]:
-    if isinstance(raw, str):
-        yield raw
-    elif isinstance(raw, dict):
-        for part in raw.values():
-            yield from _strings(part)
-    elif isinstance(raw, list | tuple):
-        for part in raw:
-            yield from _strings(part)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.parsing.dataloader import DataLoader
 
+from preflight.findings import Finding
 from preflight.roles import Project, RoleUse, load_yaml
 from preflight.values import Variables
 
@@ -87,6 +88,15 @@ class Inventory:
     def hosts_file(self) -> Path:
         """The file with the hosts and groups."""
         return self.folder / "hosts.yml"
+
+    def finding(self, variables: Variables, name: str, sentence: str, place: str = "") -> Finding:
+        """A finding about a value, in the file where it, or what it stands for, was written."""
+        culprit = variables.culprit(name)
+        origin = variables.origin(culprit)
+        if origin and origin[0].is_relative_to(self.folder):
+            return Finding(origin[0], f"{culprit}{place}", sentence, line=origin[1])
+        file = self.file_for(culprit, self.project.role_of(culprit))
+        return Finding(file, f"{culprit}{place}", sentence)
 
     def file_for(self, name: str, role: str = "", hosts: list[str] | None = None) -> Path:
         """The file that holds a variable by the rule of this repository's inventories.

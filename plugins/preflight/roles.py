@@ -90,6 +90,10 @@ class Project:
         """The options of all roles."""
         return {name: option for role in self.roles.values() for name, option in role.options.items()}
 
+    def role_of(self, name: str) -> str:
+        """The role that a variable's name begins with, or nothing."""
+        return max((role for role in self.roles if name.startswith(f"{role}_")), key=len, default="")
+
     @cached_property
     def plays(self) -> list[dict[str, Any]]:
         """All plays of site.yml, in order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,18 @@ class Variables:
         return self._variables.get(name)
 
     def get(self, name: str) -> Value:
-        """The value of a variable that somebody defined."""
+        """The value of a variable, unknown where nobody wrote one."""
         if name not in self._values:
-            self._values[name] = self._evaluate(self._variables[name])
+            written = name in self._variables
+            self._values[name] = self._evaluate(self._variables[name]) if written else Value(known=False)
         return self._values[name]
+
+    def text(self, name: str, form: Callable[[str], str | None] | None = None) -> str:
+        """A string that is there and, where a format is given, has it; else an empty one."""
+        value = self.get(name)
+        if not value.usable or not isinstance(value.value, str):
+            return ""
+        return "" if form and form(value.value) else value.value
 
     def origin(self, name: str) -> tuple[Path, int] | None:
         """The file and line where the variable was written, if a file it was."""

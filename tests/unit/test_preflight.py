@@ -157,6 +157,9 @@ FAULTS = {
     "there is a controller without nodes": Fault(
         HOSTS, {f"{GROUPS}.slurm_nodes.hosts": {}}, "slurm_nodes", "has no hosts, and slurm_controller has one"
     ),
+    "one host has both services": Fault(
+        HOSTS, {f"{GROUPS}.dask_gateway.hosts": {"hub1": None}}, "dask_gateway", "its host hub1 is in jupyterhub too"
+    ),
     "a group is misspelt": Fault(
         HOSTS, {f"{GROUPS}.slurm_node.hosts": {"node5": None}}, "slurm_node", "no playbook works on; write slurm_nodes"
     ),
@@ -227,6 +230,9 @@ FAULTS = {
     # Names and certificates
     "an address has a scheme": Fault(
         SITE, {"site_gateway_host": "https://dask.example.org"}, "site_gateway_host", "must be a host name"
+    ),
+    "a front end has no certificate": Fault(
+        HUB, {"tls_frontend_certificate": GONE}, "tls_frontend_certificate", "is not defined; it must be PEM text"
     ),
     "a certificate is in another file": Fault(
         HUB,
@@ -324,9 +330,18 @@ def test_one_fault_is_told_in_one_sentence(copy, fault: Fault):
 def test_a_wildcard_certificate_covers_both_names(copy):
     inventory = copy()
     for group in (HUB, GATEWAY):
-        frontend = {"tls_frontend_certificate": WILDCARD, "tls_frontend_private_key": WILDCARD_KEY}
-        change(inventory, group, frontend)
+        change(inventory, group, {"tls_frontend_certificate": WILDCARD, "tls_frontend_private_key": WILDCARD_KEY})
     assert findings_in(inventory / "hosts.yml") == []
+
+
+def test_two_services_with_one_address_are_refused(copy):
+    inventory = copy()
+    for group in (HUB, GATEWAY):
+        change(inventory, group, {"tls_frontend_certificate": WILDCARD, "tls_frontend_private_key": WILDCARD_KEY})
+    change(inventory, SITE, {"site_gateway_host": "{{ site_notebook_host }}"})
+
+    [finding] = findings_in(inventory / "hosts.yml")
+    assert "is the same as site_notebook_host" in finding.sentence
 
 
 def test_an_address_in_another_domain_is_refused(copy):

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from jinja2 import Environment, TemplateSyntaxError, nodes
-from preflight.checks import FORMATS, SAME_EVERYWHERE
+from preflight.answers import FILES_HERE, FORMATS
+from preflight.checks import SAME_EVERYWHERE
 from preflight.inventory import SITE_VARIABLES
 from preflight.roles import Project, Role
 
@@ -101,7 +102,7 @@ def test_the_variables_of_the_site_have_types_and_descriptions():
 
 def test_what_preflight_knows_of_variables_is_declared_by_a_role():
     declared = {name for role in PROJECT.roles.values() for name in role.options} | set(SITE_OPTIONS)
-    assert (set(FORMATS) | SAME_EVERYWHERE) - declared == set()
+    assert (set(FORMATS) | FILES_HERE | SAME_EVERYWHERE) - declared == set()
 
 
 def option_faults(options: dict[str, Any], place: str = "") -> Iterator[str]:
