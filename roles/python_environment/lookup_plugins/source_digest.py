@@ -17,7 +17,7 @@ description:
     goes or changes its name. What tools leave in a source folder does not count.
 options:
   _terms:
-    description: Paths of files and folders.
+    description: Paths of files and folders, or names in a folder files/ that Ansible looks through.
     required: true
   salt:
     description: Text that goes into the digest too.
@@ -68,6 +68,9 @@ class LookupModule(LookupBase):
         """Return a list of one digest."""
         self.set_options(var_options=variables, direct=kwargs)
         try:
-            return [digest([Path(term) for term in terms], self.get_option("salt"))]
+            paths = [self.find_file_in_search_path(variables, "files", term, ignore_missing=True) for term in terms]
+            if None in paths:
+                raise AnsibleError(f"{terms[paths.index(None)]} is not on the controller")
+            return [digest([Path(path) for path in paths], self.get_option("salt"))]
         except OSError as error:
             raise AnsibleError(f"{error.filename} can't be read on the controller: {error.strerror}") from error

@@ -1,0 +1,177 @@
+"""What every jaspy environment says about tokens that others can read, and about Pythons that Dask can't use."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from dask_user_tools import tls, token_file
+
+SOURCES = Path(token_file.__file__).parents[1]
+TOKEN = "gateway:\n  auth:\n    type: jupyterhub\n    kwargs:\n      api_token: 0123456789abcdef\n"
+
+
+@pytest.fixture
+def configuration(tmp_path, monkeypatch):
+    """The user's folder of Dask's configuration."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("DASK_CONFIG", "DASK_GATEWAY_CLUSTER_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / ".config" / "dask"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def write(path: Path, text: str = TOKEN, mode: int = 0o644) -> Path:
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o666])
+def test_a_token_that_others_can_read_or_change_is_found(configuration, mode):
+    path = write(configuration / "gateway.yaml", mode=mode)
+    assert token_file.readable() == [(path, mode)]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
+def test_a_token_that_only_its_user_can_read_is_fine(configuration, mode):
+    write(configuration / "gateway.yaml", mode=mode)
+    assert token_file.readable() == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TOKEN,
+        "gateway: {auth: {kwargs: {api_token: 0123}}}",
+        '{"gateway": {"auth": {"kwargs": {"api-token": "0123"}}}}',
+        "    api_token: '0123'",
+        "    # api_token: 0123",
+        "    password: hunter2",
+        "gateway: [broken\n  api_token: 0123",
+    ],
+)
+def test_a_token_is_found_however_it_is_written(configuration, text):
+    write(configuration / "gateway.yaml", text)
+    assert len(token_file.readable()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "gateway:\n  address: https://dask-gateway.example\n",
+        "      api_token: null\n",
+        "      api_token: ~\n",
+        "      api_token:\n",
+        '      api_token: "{JUPYTERHUB_API_TOKEN}"\n',
+    ],
+)
+def test_configuration_without_a_token_may_be_read_by_all(configuration, text):
+    write(configuration / "gateway.yaml", text)
+    assert token_file.readable() == []
+
+
+def test_other_files_of_the_folder_and_those_of_dask_config_are_looked_at_too(configuration, tmp_path, monkeypatch):
+    backup = write(configuration / "gateway.yaml~")
+    elsewhere = write(tmp_path / "mine.yaml")
+    monkeypatch.setenv("DASK_CONFIG", str(elsewhere))
+    assert {path for path, _ in token_file.readable()} == {backup, elsewhere}
+
+
+def test_a_home_without_configuration_is_fine(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
+    monkeypatch.delenv("DASK_CONFIG", raising=False)
+    assert token_file.readable() == []
+
+
+def test_the_files_of_another_user_are_left_to_that_user(configuration, monkeypatch):
+    write(configuration / "gateway.yaml")
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    assert token_file.readable() == []
+
+
+def test_the_sentence_says_what_to_do():
+    sentence = token_file.sentence(Path("/home/users/alice/gateway.yaml"), 0o644, "https://notebooks.example/hub/token")
+    assert "mode 0644" in sentence
+    assert "chmod 600 /home/users/alice/gateway.yaml" in sentence
+    assert "revoke it at https://notebooks.example/hub/token" in sentence
+
+
+def test_jobs_of_a_cluster_do_not_repeat_the_warning(configuration, monkeypatch):
+    write(configuration / "gateway.yaml")
+    monkeypatch.setenv("DASK_GATEWAY_CLUSTER_NAME", "0123")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        token_file.warn_of_readable()
+
+
+def python(configuration: Path, code: str) -> subprocess.CompletedProcess:
+    """Run code in a new Python that starts as those of jaspy do, with a dask_gateway that does nothing."""
+    packages = configuration.parent / "packages"
+    packages.mkdir(exist_ok=True)
+    (packages / "dask_gateway.py").write_text("imported = True\n")
+    (packages / "sitecustomize.py").write_text((SOURCES / "dask_user_tools.pth").read_text())
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": f"{packages}:{SOURCES}", "DASK_ROOT_CONFIG": str(packages)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def test_importing_dask_gateway_warns_once_of_a_token_that_others_can_read(configuration):
+    path = write(configuration / "gateway.yaml")
+    (configuration.parent / "packages").mkdir()
+    write(
+        configuration.parent / "packages" / "site.yaml",
+        "dask-user-tools: {token-page: https://hub.example/hub/token}\n",
+    )
+    done = python(configuration, "import dask_gateway, sys; del sys.modules['dask_gateway']; import dask_gateway")
+    assert done.stderr.count("ReadableTokenWarning") == 1
+    assert f"chmod 600 {path}" in done.stderr
+    assert "https://hub.example/hub/token" in done.stderr
+    assert done.stderr.startswith("<string>:1:"), "the warning names the line that imports"
+
+
+def test_importing_dask_gateway_is_silent_when_the_token_is_closed(configuration):
+    write(configuration / "gateway.yaml", mode=0o600)
+    done = python(configuration, "import dask_gateway; print(dask_gateway.imported)")
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_python_that_imports_no_gateway_loads_nothing_for_it(configuration):
+    write(configuration / "gateway.yaml")
+    done = python(configuration, "import sys; print(*sorted(m for m in sys.modules if m.startswith('dask')))")
+    assert (done.stdout, done.stderr) == ("dask_user_tools dask_user_tools.startup\n", "")
+
+
+def test_dask_gateway_is_imported_whatever_goes_wrong_with_the_look_at_the_token(configuration):
+    broken = "import sys; sys.modules['dask_user_tools.token_file'] = None; "
+    done = python(configuration, broken + "import dask_gateway; print(dask_gateway.imported)")
+    assert done.stdout == "True\n"
+    assert "could not be looked at" in done.stderr
+
+
+def test_this_python_keeps_its_tls_connections_apart():
+    assert tls.fault() is None
+
+
+def test_a_python_that_hands_errors_from_one_connection_to_another_is_named(monkeypatch, capsys):
+    def recv(self, *args):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(ssl.SSLSocket, "recv", recv)
+    assert tls.main() == 1
+    printed = capsys.readouterr().out
+    assert ssl.OPENSSL_VERSION in printed
+    assert "Dask clients would lose their schedulers" in printed
