@@ -36,7 +36,15 @@ def test_a_member_of_the_group_holds_the_service(directory):
     assert decide("alice").allowed
 
 
-@pytest.mark.parametrize("user", ["bob", "nobody-at-all", "daemon", "Alice", "../alice", "alice\n", ""])
+@pytest.mark.parametrize("user", ["../alice", "alice/../alice", "alice\n", "", "a" * 300, "al ice", "ålice", "-u"])
+def test_what_is_no_user_name_is_asked_nobody_about(user):
+    decision = decide(user)
+    assert not decision.allowed
+    assert decision.known
+    assert "is not a user name of this site" in decision.message
+
+
+@pytest.mark.parametrize("user", ["bob", "nobody-at-all", "daemon", "Alice"])
 def test_anybody_else_is_told_where_to_apply(directory, user):
     decision = decide(user)
     assert not decision.allowed
