@@ -1,5 +1,7 @@
 """Who is asking: the notebook service's token of a request, turned into a user."""
 
+import asyncio
+import os
 import re
 import secrets
 import ssl
@@ -43,7 +45,7 @@ class SiteAuthenticator(JupyterHubAuthenticator):
         return re.sub(r"/api/?$", "/token", self.jupyterhub_api_url)
 
     user_pattern = Unicode(
-        "[a-z_][a-z0-9_-]{0,31}",
+        "[a-z0-9_][a-z0-9_.-]{0,63}",
         help="A regular expression for the whole of a user name; a user with another one is refused.",
         config=True,
     )
@@ -58,6 +60,19 @@ class SiteAuthenticator(JupyterHubAuthenticator):
         config=True,
     )
 
+    hub_token = Unicode(
+        help="""
+        The gateway's own token as a service of the Hub; from JUPYTERHUB_API_TOKEN by default.
+
+        It is used once, to find out at the start whether the Hub knows this service.
+        """,
+        config=True,
+    )
+
+    @default("hub_token")
+    def _default_hub_token(self):
+        return os.environ.get("JUPYTERHUB_API_TOKEN", "")
+
     hub_timeout = Float(10, help="Seconds to wait for the Hub's answer.", config=True)
 
     async def setup(self, app):
@@ -70,6 +85,30 @@ class SiteAuthenticator(JupyterHubAuthenticator):
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._sessions = {}
+        self._introduction = asyncio.ensure_future(self._introduce()) if self.hub_token else None
+
+    async def cleanup(self):
+        if self._introduction:
+            self._introduction.cancel()
+        await super().cleanup()
+
+    async def _introduce(self):
+        """Tell the operators if the Hub does not know this service: then no user's token has its scope."""
+        while True:
+            try:
+                data = await self._ask_hub(self.hub_token)
+            except web.HTTPUnprocessableEntity:
+                self.log.error("The Hub does not know the token of this service: see its c.JupyterHub.services")
+                return
+            except web.HTTPException:
+                await asyncio.sleep(30)  # it is away, which is logged
+                continue
+            known = (data.get("kind"), data.get("name")) if isinstance(data, dict) else None
+            if known != ("service", self.jupyterhub_service_name):
+                self.log.error("The Hub knows this service as %s, not as %s", known, self.jupyterhub_service_name)
+            else:
+                self.log.info("The Hub knows this service as %s", self.jupyterhub_service_name)
+            return
 
     async def authenticate_and_handle(self, request, handler):
         reads = request.method in ("GET", "HEAD")

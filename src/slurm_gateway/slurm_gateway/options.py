@@ -206,26 +206,25 @@ class SiteOptions(upstream.Options):
         return super().parse_options(request)
 
 
+DEFAULTS = {
+    "worker_cores": 1,
+    "worker_threads": 0,
+    "worker_memory": 2.0,
+    "scheduler_cores": 1,
+    "scheduler_memory": 2.0,
+    "worker_setup": "",
+    "account": "",
+    "partition": "",
+    "qos": "",
+    "time_limit": "12:00:00",
+    "environment_variables": {},
+}
+
+
 class OptionsFor(LoggingConfigurable):
     """Makes the options of one user: the fields, their defaults, and the limits that hold for this user."""
 
-    defaults = Dict(
-        {
-            "worker_cores": 1,
-            "worker_threads": 0,
-            "worker_memory": 2.0,
-            "scheduler_cores": 1,
-            "scheduler_memory": 2.0,
-            "worker_setup": "",
-            "account": "",
-            "partition": "",
-            "qos": "",
-            "time_limit": "12:00:00",
-            "environment_variables": {},
-        },
-        help="What an option is if the user doesn't set it.",
-        config=True,
-    )
+    defaults = Dict(help="What an option is if the user doesn't set it; see DEFAULTS for the rest.", config=True)
 
     limits = Dict(
         {
@@ -268,7 +267,7 @@ class OptionsFor(LoggingConfigurable):
 
     def limits_of(self, username):
         """The limits that hold for this user, times in minutes."""
-        result = dict.fromkeys(self.defaults) | _in_minutes(self.limits)
+        result = dict.fromkeys(DEFAULTS) | _in_minutes(self.limits)
         mine = [_in_minutes(self.group_limits[group]) for group in self._groups(username) if group in self.group_limits]
         for name in {name for limits in mine for name in limits}:
             values = [limits[name] for limits in mine if name in limits]
@@ -307,7 +306,7 @@ class OptionsFor(LoggingConfigurable):
         """The options of a user: what upstream calls for each request."""
         limits = self.limits_of(user.name)
         accounts, account = await self.accounts_of(user.name)
-        d = self.defaults
+        d = {**DEFAULTS, **self.defaults}
 
         def number(field, unit="", whole=True, low=1):
             top = limits[field]
