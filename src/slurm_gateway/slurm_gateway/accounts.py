@@ -50,6 +50,17 @@ class Decision:
         return "allowed" if self.allowed else "refused" if self.known else "unknown"
 
 
+class CheckError(Exception):
+    """The check can't work; the text is for the operator who can mend it.
+
+    `temporary` is whether it may work later as it is.
+    """
+
+    def __init__(self, message, temporary=False):
+        super().__init__(message)
+        self.temporary = temporary
+
+
 class AccountsCheck(LoggingConfigurable):
     """The base of the checks."""
 
@@ -86,7 +97,7 @@ class AccountsCheck(LoggingConfigurable):
 
     @default("record")
     def _default_record(self):
-        return Record(self.record_file, f"{self.category}/{self.service} as {self.role}", self.log)
+        return Record(self.record_file, self.wanted, self.log)
 
     @default("audit")
     def _default_audit(self):
@@ -98,6 +109,11 @@ class AccountsCheck(LoggingConfigurable):
         # A directory that does not answer blocks the call: not in the event loop, and not in its common pool.
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="directory")
         self.zone = ZoneInfo(self.time_zone) if self.time_zone else _zone_of_this_host()
+
+    @property
+    def wanted(self):
+        """What a user must hold, in words."""
+        return f"{self.category}/{self.service} as {self.role}"
 
     async def close(self):
         """End what is kept open."""
@@ -129,8 +145,8 @@ class AccountsCheck(LoggingConfigurable):
         raise NotImplementedError
 
     async def probe(self):
-        """Sentences about what was found to work; PortalError or ValueError says what does not."""
-        return []
+        """Prove that users can be asked about: sentences about what was found; CheckError says what to mend."""
+        raise NotImplementedError
 
     # -- what can be answered ---------------------------------------------------------------------------------
 
@@ -270,8 +286,8 @@ class GroupCheck(AccountsCheck):
         try:
             group = await self._in_directory(grp.getgrnam, self.group)
         except KeyError:
-            raise ValueError(f"the group '{self.group}' is not known on this host: is its name right?") from None
-        return [f"the group '{self.group}' is known on this host (gid {group.gr_gid})"]
+            raise CheckError(f"The group '{self.group}' is not known on this host. Is its name right?") from None
+        return [f"The group '{self.group}' is known on this host (gid {group.gr_gid})."]
 
     def _look_up(self, user):
         try:
@@ -303,7 +319,7 @@ class NoCheck(AccountsCheck):
         return Decision(user, True, "no check is configured")
 
     async def probe(self):
-        return ["no access check is configured: everybody with an account may use this service"]
+        return ["NO ACCESS CHECK IS CONFIGURED: everybody with an account may use this service."]
 
 
 class PortalCheck(AccountsCheck):
@@ -334,6 +350,31 @@ class PortalCheck(AccountsCheck):
             return self.refused(user, verdict.rule, grants=grants)
         return Decision(user, True, verdict.rule, grants=grants, ends=verdict.ends)
 
+    async def probe(self):
+        try:
+            return await self._probe()
+        except PortalError as exc:
+            hint = HINTS.get(re.sub(r"(?<=status_)40.", "4", exc.kind), "")
+            temporary = isinstance(exc, PortalAwayError) and not hint
+            raise CheckError(f"The accounts portal can't be asked: {exc}. {hint}".strip(), temporary) from None
+
+    async def _probe(self):
+        portal, nobody = self.portal, f"nobody-{os.urandom(6).hex()}"
+        await portal.token(self.timeout)
+        found = [f"The client '{portal.client_id}' gets a token with the scope {portal.scope}."]
+        if await portal.grants(nobody, self.timeout) != []:
+            raise CheckError(
+                f"{portal.url} does not answer [] about {nobody}, whom it can't know: is it a portal at all?"
+            )
+        found.append("It may ask for the grants of any user.")
+        query = {"category": self.category, "service": self.service, "role": self.role}
+        status, _ = await portal.filtered(nobody, self.timeout, **query)
+        if status == 400:
+            found.append(f"Nobody has ever been granted {self.wanted}. If that is a surprise, check the names.")
+        else:
+            found.append(f"{self.wanted} has been granted to somebody.")
+        return found
+
     def judge(self, listed):
         """What the portal's answer comes to now."""
         return judge(
@@ -346,6 +387,19 @@ class PortalCheck(AccountsCheck):
             tolerance=timedelta(seconds=self.clock_tolerance),
         )
 
+
+# What an operator does about an error of this kind, by the name that the role's variable has.
+HINTS = {
+    "credentials": "Check accounts_check_client_id and vault_accounts_check_client_secret.",
+    "scope": "Check accounts_check_scope, and ask the portal's operators to allow it to this client.",
+    "certificate": "Check site_ca_certificates, or accounts_check_ca_file if the portal has an authority of its own.",
+    "authorities": "Check accounts_check_ca_file.",
+    "redirect": "Check accounts_check_portal_url: a page for signing in answers there, and not the portal's API.",
+    "rubbish": "Check accounts_check_portal_url: it is not the portal's API that answers there.",
+    "name": "Check accounts_check_portal_url, and this host's name service.",
+    "status_4": "Check accounts_check_portal_url: there is no portal's API.",
+    "token": "Ask the portal's operators.",
+}
 
 CHECKS = {"portal": PortalCheck, "group": GroupCheck, "none": NoCheck}
 

@@ -1,0 +1,27 @@
+"""`gateway-admin`: what operators ask and do on the gateway's host."""
+
+import argparse
+import sys
+import traceback
+
+from . import accounts_cli
+
+
+def main(arguments=None):
+    """Run the command line. Exit code 2 is for everything of which neither yes nor no is known, mistakes of use too."""
+    parser = argparse.ArgumentParser(prog="gateway-admin", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    accounts_cli.add_commands(commands)
+    options = parser.parse_args(arguments)
+    try:
+        code = options.run(options)
+    except KeyboardInterrupt:
+        code = 2
+    except Exception:
+        traceback.print_exc()
+        code = 2  # Python's own 1 is a no
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
