@@ -121,7 +121,7 @@ class AccountsCheck(LoggingConfigurable):
         self.record.close()
         self.audit.close()
 
-    async def check(self, user, action="check", fresh=False):
+    async def check(self, user, action="check", fresh=False, audited=True):
         """The decision for this user; never an exception.
 
         `action` is what the user wants, for the audit log; with `fresh`, what is remembered does not count.
@@ -130,14 +130,15 @@ class AccountsCheck(LoggingConfigurable):
         decision = (None if fresh else await self._remembered(user)) or await self._asked(user)
         metrics.DECISIONS.labels(decision.outcome, decision.source).inc()
         metrics.DECISION_SECONDS.labels(decision.source).observe(time.monotonic() - began)
-        self.audit.write(
-            user=user,
-            decision=decision.outcome,
-            reason=decision.rule,
-            source=decision.source,
-            service=self.service,
-            action=action,
-        )
+        if audited:
+            self.audit.write(
+                user=user,
+                decision=decision.outcome,
+                reason=decision.rule,
+                source=decision.source,
+                service=self.service,
+                action=action,
+            )
         return decision
 
     async def decide(self, user):
@@ -297,7 +298,8 @@ class GroupCheck(AccountsCheck):
         try:
             entry = pwd.getpwnam(user)
         except KeyError:
-            return self.refused(user, "unknown user")
+            # To somebody who asks, a no like any other; but it may be the directory that is away, see revocations.py
+            return self.refused(user, "unknown user", kind="unknown user")
         if entry.pw_name != user or entry.pw_uid < self.minimum_uid:
             return self.refused(user, "not a user of the site")
         if gid not in os.getgrouplist(user, entry.pw_gid):

@@ -9,6 +9,7 @@ import os
 import pwd
 import re
 import time
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,10 +22,11 @@ from dask_gateway_server.traitlets import Type
 from dask_gateway_server.utils import timestamp
 from traitlets import Bool, Dict, Float, Instance, Integer, Unicode, default
 
-from . import jobs, messages
+from . import accounts, jobs, messages, metrics
 from .accounts import AccountsCheck
 from .messages import one_line
 from .options import OptionsFor
+from .revocations import Revocations
 from .slurm import Slurm, SlurmError, parse_comment
 
 MIB = 2**20
@@ -59,6 +61,42 @@ class ClusterFailed(web.HTTPConflict):
 
 async def _done(flag):
     await flag
+
+
+class ClustersOfUsers:
+    """The clusters as revocations.Revocations sees them."""
+
+    def __init__(self, backend):
+        self._backend = backend
+
+    def running(self):
+        return [
+            SimpleNamespace(name=c.name, username=c.username, lost_since=c.state.get("lost_since"))
+            for c in self._backend.db.active_clusters()
+        ]
+
+    def remember(self, cluster, lost_since):
+        live = self._backend.db.get_cluster(cluster.name)
+        self._backend.db.update_cluster(live, state={**live.state, "lost_since": lost_since})
+
+    async def warn(self, cluster, sentence):
+        try:
+            await self._backend.do_as_user(
+                cluster.username,
+                "cancel",
+                cluster=cluster.name,
+                jobs=[],
+                log="scheduler",
+                lines=1,
+                note=f"dask-gateway: {one_line(sentence)}",
+            )
+        except LauncherError as exc:
+            self._backend.log.warning("Cluster %s of %s can't be warned: %s", cluster.name, cluster.username, exc)
+
+    async def stop(self, cluster, sentence):
+        live = self._backend.db.get_cluster(cluster.name)
+        self._backend.db.update_cluster(live, state={**live.state, "problem": sentence})
+        await self._backend.stop_cluster(cluster.name)
 
 
 class SiteClusterConfig(SlurmClusterConfig):
@@ -175,6 +213,8 @@ class SlurmGatewayBackend(SlurmBackend):
     def _default_backoff_max_delay(self):
         return 30.0
 
+    _stop_metrics = None
+
     supports_bulk_shutdown = True  # one scancel for all jobs of a cluster
 
     accounts_class = Type(
@@ -183,13 +223,25 @@ class SlurmGatewayBackend(SlurmBackend):
         help="The class of the access check, asked when a cluster is created or scaled.",
         config=True,
     )
+    accounts_file = Unicode(
+        help="A file with the access check's class and settings, see accounts.from_file; stands before accounts_class.",
+        config=True,
+    )
+    metrics_port = Integer(0, help="The port of the loopback on which metrics are served; 0 for none.", config=True)
     accounts = Instance(AccountsCheck)
+    revocations = Instance(Revocations)
     slurm = Instance(Slurm)
     site_options = Instance(OptionsFor)
 
     @default("accounts")
     def _default_accounts(self):
+        if self.accounts_file:
+            return accounts.from_file(self.accounts_file, log=self.log)
         return self.accounts_class(parent=self, log=self.log)
+
+    @default("revocations")
+    def _default_revocations(self):
+        return Revocations(check=self.accounts, clusters=ClustersOfUsers(self), parent=self, log=self.log)
 
     @default("slurm")
     def _default_slurm(self):
@@ -215,8 +267,16 @@ class SlurmGatewayBackend(SlurmBackend):
         # A submission whose end the gateway before did not live to see: there may be a job.
         self._doubtful = {c.name for c in self.db.active_clusters() if c.status == JobStatus.CREATED}
         self.task_pool.spawn(self.reconcile_loop())
+        self.task_pool.spawn(self.revocations.run())
+
+    async def do_cleanup(self):
+        await self.accounts.close()
+        if self._stop_metrics is not None:
+            self._stop_metrics()
 
     async def setup(self, app):
+        if self.metrics_port:
+            self._stop_metrics = metrics.serve(self.metrics_port)
         self._stopping = asyncio.Event()
 
         async def stop_waiting(_):
@@ -240,8 +300,8 @@ class SlurmGatewayBackend(SlurmBackend):
 
     # -- requests of users ------------------------------------------------------------------------------------
 
-    async def require_service(self, username):
-        decision = await self.accounts.check(username)
+    async def require_service(self, username, action):
+        decision = await self.accounts.check(username, action)
         if not decision.allowed:
             self.log.warning("Refused %s: %s", username, decision.rule)
             raise PublicException(one_line(decision.message))
@@ -253,7 +313,7 @@ class SlurmGatewayBackend(SlurmBackend):
             raise PublicException(one_line(exc)) from None  # aiohttp makes a 500 of an error with a line break
 
     async def start_cluster(self, user, cluster_options):
-        await self.require_service(user.name)
+        await self.require_service(user.name, "create")
         limit = self.site_options.limits_of(user.name).get("clusters")
         mine = self.db.list_clusters(username=user.name)
         if limit is not None and len(mine) >= limit:
@@ -288,7 +348,7 @@ class SlurmGatewayBackend(SlurmBackend):
         Upstream gives up after three quick tries and then marks the cluster as failed; a scheduler can be busy, or on
         a node that is suspended for a moment. Whether a cluster has failed is decided by its job.
         """
-        await self.require_service(cluster.username)
+        await self.require_service(cluster.username, str(msg.get("op")))
         self._check_scale(msg)
         live = self.db.get_cluster(cluster.name)
         if live is None or live.status != JobStatus.RUNNING or not live.is_active():

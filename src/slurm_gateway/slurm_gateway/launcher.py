@@ -5,7 +5,8 @@ sudo lets the gateway run this file, and nothing else, as the members of one gro
 from standard input, does one of three things, and answers one line of JSON on standard output:
 
 submit  writes the cluster's keys into the user's staging folder, then calls sbatch with the job's script
-cancel  calls scancel, then answers with the last lines of a log, then removes the staging folder if asked to
+cancel  calls scancel, then answers with the last lines of a log, to which it may add one that the user is to
+        read, then removes the staging folder if asked to
 tidy    removes the logs and staging folders that nobody needs any more
 
 The gateway sends data, never a command: every field is checked here against a pattern, the calls of sbatch and
@@ -245,6 +246,18 @@ def last_lines(folder, name, lines):
     return data.decode("utf-8", "replace").replace("\0", "").splitlines()[-lines:]
 
 
+def add_line(folder, name, line):
+    """Add a line to a log that is there and is a regular file."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Failed(f"'{name}' is not a file")
+        os.write(descriptor, f"{line}\n".encode())
+    finally:
+        os.close(descriptor)
+
+
 # -- the three actions ----------------------------------------------------------------------------------------
 
 
@@ -337,12 +350,13 @@ def submit(request, config, user):
 
 
 def cancel(request, config, user):
-    """Call scancel, then read the end of a log, then remove the staging folder."""
-    only(request, "cluster", "jobs", "log", "lines", "remove")
+    """Call scancel, then add to a log and read its end, then remove the staging folder."""
+    only(request, "cluster", "jobs", "log", "lines", "note", "remove")
     cluster = matching(request, "cluster", CLUSTER)
     jobs = listed(request, "jobs", JOB, 100_000)
     log = matching(request, "log", re.compile(r"scheduler|worker-[1-9][0-9]{0,9}(_[0-9]{1,7})?"), default="")
     lines = number(request, "lines", 1, 200, default=20)
+    note = matching(request, "note", re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,2000}"), default="")
     remove = request.get("remove", False)
     if type(remove) is not bool:
         raise Refused("'remove' must be true or false")
@@ -369,6 +383,8 @@ def cancel(request, config, user):
     if log:
         try:
             logs = open_folder(cluster, open_folder("logs", folder))
+            if note:
+                add_line(logs, f"{log}.log", note)
             answer["log"] = last_lines(logs, f"{log}.log", lines)
         except (OSError, Failed) as exc:
             answer["problems"].append(str(exc))

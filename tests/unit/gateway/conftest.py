@@ -164,7 +164,9 @@ class Site:
         config.Proxy.api_token = "proxy-token"
         config.SiteAuthenticator.jupyterhub_api_url = str(self.hub.make_url("/hub/api"))
         config.SiteAuthenticator.token_url = "https://notebooks.test/hub/token"
-        for name, value in self.settings.items():
+        settings = dict(self.settings)
+        config.Revocations.within = settings.pop("revocations", 0)
+        for name, value in settings.items():
             setattr(config.SlurmGatewayBackend, name, value)
         gateway = DaskGateway(config=config)
         gateway.log.setLevel("CRITICAL")

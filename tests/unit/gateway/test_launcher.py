@@ -308,6 +308,29 @@ def test_cancel_cancels_reads_the_log_and_removes_the_folder(site):
     assert (site.folder / "logs" / CLUSTER / "scheduler.log").exists()
 
 
+def test_a_line_for_the_user_is_added_to_a_log(site):
+    site.ask(**submission())
+    log = site.folder / "logs" / CLUSTER / "scheduler.log"
+    log.write_text("line 1\n")
+    answer = site.ask(action="cancel", jobs=[], log="scheduler", note="dask-gateway: save your results – now")
+    assert answer["log"] == ["line 1", "dask-gateway: save your results – now"]
+    assert log.read_text() == "line 1\ndask-gateway: save your results – now\n"
+
+
+def test_no_line_is_added_to_what_is_no_log(site):
+    logs = site.folder / "logs" / CLUSTER
+    logs.mkdir(parents=True)
+    (site.path / "elsewhere").write_text("")
+    (logs / "scheduler.log").symlink_to(site.path / "elsewhere")
+    os.mkfifo(logs / "worker-5.log")
+    for log in ("scheduler", "worker-5", "worker-6"):
+        answer = site.ask(action="cancel", jobs=[], log=log, note="hello")
+        assert answer["ok"]
+        assert answer["problems"]
+    assert (site.path / "elsewhere").read_text() == ""
+    assert not (logs / "worker-6.log").exists()
+
+
 def test_jobs_are_cancelled_when_the_staging_folder_is_gone(site):
     answer = site.ask(action="cancel", jobs=["4711"], remove=True)
     assert answer["ok"]
@@ -366,7 +389,8 @@ def test_a_link_in_place_of_the_staging_folder_is_removed_as_a_link(site):
 @pytest.mark.parametrize(
     "changes",
     [{"jobs": ["1;id"]}, {"jobs": ["-u"]}, {"jobs": ["0"]}, {"jobs": "4711"}, {"jobs": [4711]}, {"log": "../../x"},
-     {"log": "worker-%j"}, {"lines": 100_000}, {"remove": "yes"}, {"signal": "KILL"}],
+     {"log": "worker-%j"}, {"lines": 100_000}, {"remove": "yes"}, {"signal": "KILL"},
+     {"note": "two\nlines"}, {"note": "\x1b[2J"}, {"note": "x" * 2001}, {"note": 1}],
     ids=str,
 )  # fmt: skip
 def test_a_cancellation_in_another_form_is_refused(site, changes):
@@ -431,7 +455,7 @@ json_values = st.recursive(
 )
 fields = [
     "cluster", "kind", "script", "files", "cpus", "memory", "time", "partition", "account", "qos", "array", "batch",
-    "jobs", "log", "lines", "remove", "keep",
+    "jobs", "log", "lines", "note", "remove", "keep",
 ]  # fmt: skip
 garbage = st.binary(max_size=200) | st.dictionaries(
     st.sampled_from([*fields, "action", "other"]), json_values, max_size=8
