@@ -324,6 +324,16 @@ class NoCheck(AccountsCheck):
         return ["NO ACCESS CHECK IS CONFIGURED: everybody with an account may use this service."]
 
 
+class NotConfigured(AccountsCheck):
+    """Nobody is let in, as nobody said who may be; clusters that run can still be listed and stopped."""
+
+    async def decide(self, user):
+        return self.unknown(user, "the access check is not configured", kind="broken")
+
+    async def probe(self):
+        raise CheckError("The access check is not configured.")
+
+
 class PortalCheck(AccountsCheck):
     """Who is granted the service at the site's accounts portal holds it."""
 
@@ -411,6 +421,11 @@ def from_file(path, **kwargs):
 
     The file has `backend`, one of portal, group and none, and an object of settings for each class, such as
     `"AccountsCheck": {"service": "dask"}`.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError
+        When it can't be read, or says something else.
     """
     settings = json.loads(Path(path).read_text())
     return CHECKS[settings.pop("backend")](config=Config(settings), **kwargs)

@@ -236,7 +236,11 @@ class SlurmGatewayBackend(SlurmBackend):
     @default("accounts")
     def _default_accounts(self):
         if self.accounts_file:
-            return accounts.from_file(self.accounts_file, log=self.log)
+            try:
+                return accounts.from_file(self.accounts_file, log=self.log)
+            except (OSError, ValueError, KeyError) as exc:
+                self.log.critical("NOBODY IS LET IN: the access check %s can't be read: %r", self.accounts_file, exc)
+                return accounts.NotConfigured(support=self.support, log=self.log)
         return self.accounts_class(parent=self, log=self.log)
 
     @default("revocations")
