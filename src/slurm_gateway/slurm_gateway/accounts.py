@@ -145,6 +145,9 @@ class AccountsCheck(LoggingConfigurable):
         """The decision for this user, asked now. To be written by each check."""
         raise NotImplementedError
 
+    async def start(self):
+        """Be ready for the first question, and tell the operators if it can't be answered; never an exception."""
+
     async def probe(self):
         """Prove that users can be asked about: sentences about what was found; CheckError says what to mend."""
         raise NotImplementedError
@@ -361,6 +364,14 @@ class PortalCheck(AccountsCheck):
         if not verdict.held:
             return self.refused(user, verdict.rule, grants=grants)
         return Decision(user, True, verdict.rule, grants=grants, ends=verdict.ends)
+
+    async def start(self):
+        try:
+            await self.portal.token(self.timeout)
+        except PortalError as exc:
+            self.log.error("The accounts portal can't be asked: %s", exc)
+        else:
+            self.log.info("The accounts portal %s gives this service a token", self.portal.url)
 
     async def probe(self):
         try:

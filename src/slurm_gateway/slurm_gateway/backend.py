@@ -271,6 +271,7 @@ class SlurmGatewayBackend(SlurmBackend):
         # A submission whose end the gateway before did not live to see: there may be a job.
         self._doubtful = {c.name for c in self.db.active_clusters() if c.status == JobStatus.CREATED}
         self.task_pool.spawn(self.reconcile_loop())
+        self.task_pool.spawn(self.accounts.start())
         self.task_pool.spawn(self.revocations.run())
 
     async def do_cleanup(self):
@@ -280,7 +281,10 @@ class SlurmGatewayBackend(SlurmBackend):
 
     async def setup(self, app):
         if self.metrics_port:
-            self._stop_metrics = metrics.serve(self.metrics_port)
+            try:
+                self._stop_metrics = metrics.serve(self.metrics_port)
+            except OSError as exc:
+                self.log.error("No metrics are served on port %d: %s", self.metrics_port, exc)
         self._stopping = asyncio.Event()
 
         async def stop_waiting(_):

@@ -261,6 +261,21 @@ def test_200_users_at_once_cost_200_requests_and_one_token(portal, run):
     assert (counted["token"], counted["grants"]) == (0, 200)
 
 
+def test_a_token_is_had_at_the_start_and_a_portal_that_is_away_then_ends_nothing(portal, run, caplog):
+    async def ask(check, _):
+        await check.start()
+        counted = portal.control.requests()["token"]
+        portal.control.fault("token", "close")
+        check.portal._token = None
+        await check.start()
+        portal.control.behave()
+        return counted, (await check.check("alice")).allowed
+
+    portal.control.count_from_zero()
+    assert run(ask, AccountsCheck={"timeout": 0.5}) == (1, True)
+    assert "The accounts portal can't be asked" in caplog.text
+
+
 # -- tokens -----------------------------------------------------------------------------------------------------------
 
 
