@@ -355,7 +355,6 @@ class PortalCheck(AccountsCheck):
         try:
             listed = await self.portal.grants(user, self.timeout - 0.2)
         except PortalError as exc:
-            metrics.PORTAL_ERRORS.labels(exc.kind).inc()
             return self.unknown(user, str(exc), kind="away" if isinstance(exc, PortalAwayError) else "broken")
         verdict = self.judge(listed)
         grants = tuple(asdict(grant) for grant in verdict.grants)

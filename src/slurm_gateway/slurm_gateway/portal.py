@@ -14,6 +14,7 @@ from traitlets import Float, Integer, Unicode
 from traitlets.config import LoggingConfigurable
 from yarl import URL
 
+from . import metrics
 from .messages import one_line
 
 
@@ -113,8 +114,13 @@ class Portal(LoggingConfigurable):
                 async with asyncio.timeout(deadline - time.monotonic()):
                     return await ask()
             except TimeoutError:
+                metrics.PORTAL_ERRORS.labels("timeout").inc()
                 raise last or PortalAwayError("timeout", f"no answer from {self.url} in {seconds:g} s") from None
+            except PortalRefusalError as exc:
+                metrics.PORTAL_ERRORS.labels(exc.kind).inc()
+                raise
             except PortalAwayError as exc:
+                metrics.PORTAL_ERRORS.labels(exc.kind).inc()
                 last = exc
                 wait = max(pause * random.uniform(0.7, 1.3), exc.retry_after or 0)  # noqa: S311  not for secrets
                 if time.monotonic() + wait >= deadline:
@@ -203,6 +209,7 @@ class Portal(LoggingConfigurable):
 
     async def _request(self, method, path, headers, form=None):
         """One request: its status and what the JSON of its body says; None where an error has no JSON."""
+        metrics.PORTAL_REQUESTS.labels("token" if form else "grants").inc()
         try:
             async with self._client().request(
                 method,
