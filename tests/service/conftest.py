@@ -1,0 +1,105 @@
+"""Fixtures of the tests across the hosts. What they stand on is in scenario.py and hub_client.py."""
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import scenario
+from hub_client import HubUser, trusting
+
+UNITS = {
+    "hub": "jupyterhub.service jupyterhub-proxy.service nginx.service",
+    "gateway": "dask-gateway.service dask-gateway-proxy.service nginx.service",
+    "controller": "slurmctld.service slurmdbd.service",
+    "node1": "slurmd.service",
+    "node2": "slurmd.service",
+}
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that fails prints what the service's units said while it ran."""
+    report = (yield).get_result()
+    if report.failed and call.when in ("setup", "call"):
+        since = f"@{int(call.start)}"
+        for host, units in UNITS.items():
+            journal = subprocess.run(
+                ["docker", "exec", f"{scenario.PREFIX}-{host}", "journalctl", "--no-pager", "-q", "-n", "60",
+                 "--since", since, *(f"--unit={unit}" for unit in units.split())],
+                capture_output=True, text=True, timeout=30,
+            )  # fmt: skip
+            if journal.stdout.strip():
+                report.sections.append((f"journal of {host}", journal.stdout))
+
+
+@pytest.fixture(scope="session")
+def hub_url() -> str:
+    return scenario.published_url("hub")
+
+
+@pytest.fixture(scope="session")
+def hub_user(hub_url):
+    """``hub_user("alice")``: that user, signed in to the Hub."""
+    users: dict[str, HubUser] = {}
+
+    def sign_in(name: str) -> HubUser:
+        if name not in users:
+            user = HubUser(hub_url, scenario.ca(), name, scenario.passwords()[name])
+            user.sign_in()
+            users[name] = user
+        return users[name]
+
+    return sign_in
+
+
+@pytest.fixture(scope="session")
+def alice(hub_user) -> HubUser:
+    return hub_user("alice")
+
+
+@pytest.fixture(scope="session")
+def alices_server(alice) -> Iterator[HubUser]:
+    """Alice with a running notebook server."""
+    alice.start_server()
+    yield alice
+    alice.stop_server()
+
+
+@pytest.fixture(scope="session")
+def token_file(hub_user):
+    """``token_file("alice")``: a token of that user, in the token file on the login host."""
+
+    def write(name: str) -> str:
+        token = hub_user(name).new_token(note="login host")
+        scenario.put_file("login", name, f"/home/users/{name}/.config/dask/gateway.yaml", scenario.gateway_yaml(token))
+        return token
+
+    return write
+
+
+@pytest.fixture
+def login_python(token_file):
+    """``login_python("alice", code)``: run Python with jaspy as that user on the login host, token file in place."""
+    written: set[str] = set()
+
+    def run(user: str, code: str, timeout: float = 180) -> subprocess.CompletedProcess:
+        if user not in written:
+            token_file(user)
+            written.add(user)
+        scenario.put_file("login", user, f"/home/users/{user}/program.py", code)
+        return scenario.as_user("login", user, "module load jaspy && python program.py", timeout)
+
+    return run
+
+
+@pytest.fixture
+def no_clusters_left(hub_user):
+    """After the test whatever clusters it left are stopped, so that the next one starts clean."""
+    yield
+    for name in ("alice", "carol"):
+        gateway = trusting(scenario.ca())
+        gateway.headers["Authorization"] = f"jupyterhub {hub_user(name).new_token(note='cleaning up')}"
+        clusters = scenario.published_url("gateway") + "/api/v1/clusters/"
+        for cluster in gateway.get(clusters, timeout=30).json():
+            gateway.delete(clusters + cluster, timeout=30).raise_for_status()
+        scenario.wait_until(f"no job of {name} is left", lambda user=name: not scenario.jobs_of(user))

@@ -1,0 +1,235 @@
+"""The running copy of the service: where its hosts, addresses and secrets are.
+
+``DASK_SERVICE_PREFIX`` tells which copy; the rest is asked of Docker and of the scenario's inventory.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import jinja2
+import requests
+import testinfra
+from hub_client import trusting
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INVENTORY = REPOSITORY / "molecule/shared/inventory"
+PREFIX = os.environ.get("DASK_SERVICE_PREFIX") or "dgs"
+STATE = REPOSITORY / ".state" / PREFIX
+HOSTS = ("site", "controller", "node1", "node2", "gateway", "hub", "login")
+
+
+NAMES = (
+    "site_domain",
+    "site_notebook_host",
+    "site_gateway_host",
+    "site_home_directory",
+    "site_software_directory",
+    "site_accounts_apply_url",
+    "site_directory_users",
+)
+
+
+@cache
+def site() -> dict:
+    """The site's values that tests and examples need, as the scenario's inventory resolves them."""
+    return _inventory_values(NAMES)
+
+
+@cache
+def secrets() -> dict:
+    """Every ``vault_*`` value of the scenario, by name."""
+    names = (INVENTORY / "group_vars/all/secrets.yml").read_text().splitlines()
+    return _inventory_values([name.partition(":")[0] for name in names if name.startswith("vault_")])
+
+
+def _inventory_values(names) -> dict:
+    template = "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | to_json }}"
+    out = subprocess.run(
+        ["ansible", "hub", "-i", INVENTORY, "-m", "ansible.builtin.debug", "-a", json.dumps({"msg": template})],
+        cwd=REPOSITORY,
+        env=os.environ | {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if out.returncode:
+        raise RuntimeError(f"the scenario's inventory does not resolve:\n{out.stdout}{out.stderr}")
+    message = json.loads(out.stdout.partition("=>")[2])["msg"]
+    return json.loads(message) if isinstance(message, str) else message
+
+
+def published_url(host: str) -> str:
+    """Address on this machine's loopback under which a host's https port is published."""
+    out = subprocess.run(
+        ["docker", "port", f"{PREFIX}-{host}", "443/tcp"], capture_output=True, text=True, check=True
+    ).stdout
+    return f"https://localhost:{out.splitlines()[0].rpartition(':')[2]}"
+
+
+def ca() -> str:
+    """Path of the scenario's certificate authority."""
+    return str(STATE / "ca/ca.crt")
+
+
+def host(name: str):
+    """A testinfra host, as root."""
+    return testinfra.get_host(f"docker://{PREFIX}-{name}")
+
+
+def as_user(name: str, user: str, command: str, timeout: float = 180) -> subprocess.CompletedProcess:
+    """Run `command` in a login shell of `user` on host `name`.
+
+    Parameters
+    ----------
+    name : str
+        A host of the scenario.
+    user : str
+        A user of the site's directory.
+    command : str
+        Text for bash.
+    timeout : float
+        Seconds.
+
+    Raises
+    ------
+    AssertionError
+        When it was not done in time; with what it had printed.
+    """
+    call = ["docker", "exec", "-i", f"{PREFIX}-{name}", "runuser", "-l", user, "-c", command]
+    try:
+        return subprocess.run(call, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired as late:
+        raise AssertionError(
+            f"not done after {timeout} s on {name} as {user}: {command}\n"
+            f"stdout:\n{_text(late.stdout)}\nstderr:\n{_text(late.stderr)}"
+        ) from None
+
+
+def _text(data: bytes | str | None) -> str:
+    return data.decode(errors="replace") if isinstance(data, bytes) else data or ""
+
+
+def put_file(name: str, user: str, path: str, text: str, mode: str = "600") -> None:
+    """Write a file as `user` on host `name`, with its folder."""
+    quoted = shlex.quote(path)
+    call = f"mkdir -p $(dirname {quoted}) && rm -f {quoted} && (umask 077; cat > {quoted}) && chmod {mode} {quoted}"
+    subprocess.run(
+        ["docker", "exec", "-i", f"{PREFIX}-{name}", "runuser", "-l", user, "-c", call],
+        input=text, text=True, check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+
+
+def wait_until(what: str, holds: Callable[[], object], timeout: float = 60, every: float = 0.5):
+    """Wait for a state and return what `holds` answered.
+
+    Raises
+    ------
+    AssertionError
+        Naming `what` was waited for and the last answer.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = holds()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"after {timeout} s still not: {what} (last answer: {answer!r})")
+        time.sleep(every)
+
+
+def render_example(name: str) -> str:
+    """Text of one of ``examples/*.j2`` with the scenario's addresses."""
+    source = (REPOSITORY / "examples" / f"{name}.j2").read_text()
+    return jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(source).render(site())  # noqa: S701
+
+
+def jobs_of(user: str) -> list[str]:
+    """Names of the user's jobs in SLURM's queue, as the controller tells it."""
+    out = host("controller").check_output("squeue --noheader --user %s --format %%j", user)
+    return out.split()
+
+
+def gateway_yaml(token: str) -> str:
+    """The token file that the user's guide tells people to write on a login host."""
+    return f"""gateway:
+  address: https://{site()["site_gateway_host"]}
+  auth:
+    type: jupyterhub
+    kwargs:
+      api_token: "{token}"
+"""
+
+
+def passwords() -> dict[str, str]:
+    """Passwords of the scenario's users."""
+    return {user["name"]: user["password"] for user in site()["site_directory_users"]}
+
+
+def staged_files_of(user: str) -> list[str]:
+    """What clusters have left below the user's ``~/.dask-gateway``, other than logs, which are kept."""
+    home = f"{site()['site_home_directory']}/{user}/.dask-gateway"
+    return host("node1").run("find %s -type f ! -name '*.log'", home).stdout.split()
+
+
+def get(host_name: str, path: str, **kwargs) -> requests.Response:
+    """GET a path of a host's published https address, without any credentials."""
+    return trusting(ca()).get(published_url(host_name) + path, timeout=30, allow_redirects=False, **kwargs)
+
+
+@contextmanager
+def removed_after(name: str, path: str):
+    """Remove a file of host `name` on leaving the block."""
+    try:
+        yield
+    finally:
+        host(name).run("rm -f %s", path)
+
+
+def secrets_in(name: str, secrets_by_name: dict[str, str], command: str) -> list[str]:
+    """Names of the secrets that stand in what the shell `command` prints on host `name`."""
+    found = _with_patterns(name, secrets_by_name, f"( {command} ) | grep -oF -f $patterns")
+    return sorted({key for key, value in secrets_by_name.items() if value in found})
+
+
+def world_readable_files_with(name: str, secrets_by_name: dict[str, str]) -> list[str]:
+    """Files of host `name` that everybody can read and that hold one of the secrets."""
+    return _with_patterns(
+        name,
+        secrets_by_name,
+        "find / -xdev -type f -perm -o=r -not -path '/proc/*' -not -path '/sys/*' -size -4M -print0"
+        " | xargs -0 -r grep -lF -f $patterns --",
+    )
+
+
+def _with_patterns(name: str, secrets_by_name: dict[str, str], search: str) -> list[str]:
+    # The patterns go in by standard input: on a command line they would be found by the search for them.
+    call = f"umask 077; patterns=$(mktemp -p /run); cat > $patterns; {search}; rm -f $patterns"
+    return subprocess.run(
+        ["docker", "exec", "-i", f"{PREFIX}-{name}", "sh", "-c", call],
+        input="\n".join(secrets_by_name.values()),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout.splitlines()
+
+
+def environment_of(name: str, user: str, variable: str) -> str:
+    """Value of an environment variable in a process of `user` on host `name`, as root reads it."""
+    out = host(name).check_output(
+        "for p in $(pgrep -u %s); do tr '\\0' '\\n' < /proc/$p/environ; done | sed -n 's/^%s=//p' | sort -u",
+        user,
+        variable,
+    )
+    return out.splitlines()[0]
+
+
+def launcher() -> str:
+    """Path of the only command that sudo lets the gateway run as a user."""
+    out = host("gateway").check_output("grep -hoE '/[^ ]*launcher[^ ,\"]*' /etc/sudoers.d/*")
+    return out.split()[0]

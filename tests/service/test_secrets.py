@@ -1,0 +1,98 @@
+"""Where secrets lie, and where they must not."""
+
+import pytest
+import scenario
+
+# host, file: owner and mode. What stands here is every file of the service that holds a secret.
+FILES = [
+    *((host, "/etc/nginx/tls-frontend.key", "root:root", "600") for host in ("hub", "gateway")),
+    ("hub", "/etc/jupyterhub/hub.env", "root:root", "600"),
+    ("hub", "/etc/jupyterhub/proxy.env", "root:root", "600"),
+    ("hub", "/var/lib/jupyterhub/jupyterhub.sqlite", "root:root", "600"),
+    ("gateway", "/etc/dask-gateway/gateway.env", "root:root", "600"),
+    ("gateway", "/etc/dask-gateway/proxy.env", "root:root", "600"),
+    ("gateway", "/var/lib/dask-gateway/dask_gateway.sqlite", "dask-gateway:dask-gateway", "600"),
+    ("controller", "/etc/slurm/slurmdbd.conf", "slurm:slurm", "600"),
+    *(
+        (host, "/etc/munge/munge.key", "munge:munge", "400")
+        for host in ("controller", "node1", "node2", "gateway", "login")
+    ),
+    *((host, "/etc/sssd/conf.d/bind.conf", "root:root", "600") for host in scenario.HOSTS if host != "site"),
+]
+SERVICE_HOSTS = [host for host in scenario.HOSTS if host != "site"]
+
+
+def secret_texts() -> dict[str, str]:
+    """Every vault value by name, as the text that would be seen if it leaked."""
+    texts = {}
+    for name, value in scenario.secrets().items():
+        for number, text in enumerate(value if isinstance(value, list) else [value]):
+            # Of a private key one line of its body is enough, and is what grep can find.
+            lines = text.strip().splitlines()
+            texts[f"{name}[{number}]"] = lines[len(lines) // 2]
+    return texts
+
+
+@pytest.mark.parametrize(("host", "path", "owner", "mode"), FILES)
+def test_a_secret_file_is_its_owners_alone(host, path, owner, mode):
+    file = scenario.host(host).file(path)
+    assert file.exists
+    assert f"{file.user}:{file.group}" == owner
+    assert f"{file.mode:o}" == mode
+
+
+@pytest.mark.parametrize("host", SERVICE_HOSTS)
+def test_no_secret_lies_in_a_file_that_everybody_can_read(host):
+    """Search the whole host, not only the files that we know of."""
+    assert scenario.world_readable_files_with(host, secret_texts()) == []
+
+
+@pytest.mark.parametrize("host", SERVICE_HOSTS)
+@pytest.mark.parametrize(
+    "source",
+    [
+        "ps axww -o args",
+        "systemctl show '*' --all",
+        "journalctl --no-pager -q -o cat",
+        "cat /var/log/nginx/*.log 2>/dev/null",
+    ],
+)
+def test_no_secret_shows_in_a_command_line_a_unit_or_a_log(host, source):
+    assert scenario.secrets_in(host, secret_texts(), source) == []
+
+
+def test_another_users_server_token_is_not_to_be_had_on_the_hub_host(alices_server):
+    """Servers of several users share a host: bob, in a shell there, looks at alice's processes."""
+    token = scenario.environment_of("hub", "alice", "JUPYTERHUB_API_TOKEN")
+    seen = scenario.as_user(
+        "hub",
+        "bob",
+        "systemctl show '*' --all; ps axwwe; "
+        "cat /proc/[0-9]*/environ /run/systemd/transient/* 2>/dev/null | tr '\\0' '\\n'; "
+        "find / -xdev -user alice -type f -readable -exec cat {} + 2>/dev/null",
+    )
+    assert "jupyter-alice" in seen.stdout
+    assert token not in seen.stdout
+
+
+def test_a_jobs_secrets_are_not_to_be_had_by_another_user(login_python, no_clusters_left):
+    done = login_python(
+        "alice",
+        "import dask_gateway\n"
+        "gateway = dask_gateway.Gateway(auth='jupyterhub')\n"
+        "print(gateway.new_cluster(shutdown_on_close=False).name)",
+    )
+    assert done.returncode == 0, done.stderr
+    node = scenario.host("controller").check_output("squeue -h -u alice -t R -o %N")
+    secrets = {"API token": scenario.environment_of(node, "alice", "DASK_GATEWAY_API_TOKEN")}
+    key = scenario.host("node1").check_output("cat /home/users/alice/.dask-gateway/*/dask.pem")
+    secrets["TLS key"] = key.splitlines()[1]
+
+    look = (
+        "scontrol show job -d; squeue -o %all; sacct -a -o all -P; ps axwwe; "
+        "cat /proc/[0-9]*/environ /home/users/alice/.dask-gateway/*/* /var/spool/slurm*/job*/* 2>/dev/null"
+        " | tr '\\0' '\\n'"
+    )
+    for host in ("login", node):
+        seen = scenario.as_user(host, "carol", look).stdout
+        assert [name for name, secret in secrets.items() if secret in seen] == [], host
