@@ -761,15 +761,18 @@ class SlurmGatewayBackend(SlurmBackend):
 
     # -- clusters and workers end -----------------------------------------------------------------------------
 
-    def living_jobs(self, cluster):
-        """The jobs of a cluster that may still run: of the scheduler, and of workers not known to have ended."""
-        result = [cluster.state["job_id"]] if cluster.state.get("job_id") else []
-        result += [
+    def worker_jobs(self, cluster):
+        """The jobs of workers that are not known to have ended."""
+        return [
             w.state["job_id"]
             for w in cluster.workers.values()
             if w.status < JobStatus.STOPPED and w.state.get("job_id")
         ]
-        return result
+
+    def living_jobs(self, cluster):
+        """The jobs of a cluster that may still run."""
+        scheduler = [cluster.state["job_id"]] if cluster.state.get("job_id") else []
+        return scheduler + self.worker_jobs(cluster)
 
     async def cancel(self, cluster, job_ids, **request):
         """Cancel jobs; an error unless SLURM took all of it."""
@@ -782,11 +785,11 @@ class SlurmGatewayBackend(SlurmBackend):
         return answer
 
     async def do_stop_cluster(self, cluster):
-        job_ids = self.living_jobs(cluster)
+        scheduler = cluster.state.get("job_id")
         try:
-            await self.cancel(cluster, job_ids, remove=True)
+            await self.cancel(cluster, self.worker_jobs(cluster), last=scheduler, remove=True)
         except LauncherError as exc:
-            if job_ids or exc.source != "sudo":
+            if scheduler or exc.source != "sudo":
                 raise
             # Nothing was ever submitted for a user whom sudo does not let us act for, so nothing is left.
 

@@ -35,6 +35,7 @@ SCRIPT_LIMIT = 2 * 1024 * 1024
 FILE_LIMIT = 64 * 1024
 LOG_LIMIT = 16 * 1024
 COMMAND_TIMEOUT = 120
+CLOSING_TIME = 1.0
 
 CLUSTER = re.compile(r"[0-9a-f]{32}")
 JOB = re.compile(r"[1-9][0-9]{0,9}(_[0-9]{1,7})?")
@@ -351,9 +352,10 @@ def submit(request, config, user):
 
 def cancel(request, config, user):
     """Call scancel, then add to a log and read its end, then remove the staging folder."""
-    only(request, "cluster", "jobs", "log", "lines", "note", "remove")
+    only(request, "cluster", "jobs", "last", "log", "lines", "note", "remove")
     cluster = matching(request, "cluster", CLUSTER)
     jobs = listed(request, "jobs", JOB, 100_000)
+    last = matching(request, "last", JOB, default="")
     log = matching(request, "log", re.compile(r"scheduler|worker-[1-9][0-9]{0,9}(_[0-9]{1,7})?"), default="")
     lines = number(request, "lines", 1, 200, default=20)
     note = matching(request, "note", re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,2000}"), default="")
@@ -363,15 +365,11 @@ def cancel(request, config, user):
 
     # Each of the three on its own: whatever fails below, the jobs are cancelled first.
     answer = {"failed": {}, "log": [], "removed": False, "problems": []}
-    for start in range(0, len(jobs), 500):
-        part = jobs[start : start + 500]
-        try:
-            code, _, stderr = run([config["scancel"], *part], config, user)
-        except Failed as exc:
-            answer["failed"].update(dict.fromkeys(part, str(exc)))
-            continue
-        if code != 0 or stderr.strip():
-            answer["failed"].update(not_cancelled(part, code, stderr))
+    cancel_jobs(jobs, answer["failed"], config, user)
+    if last:
+        # A worker that is told to close by its scheduler and by SLURM at the same time hangs for 8 s: so one by one.
+        time.sleep(CLOSING_TIME if jobs else 0)
+        cancel_jobs([last], answer["failed"], config, user)
     try:
         folder = open_folder(config["folder"], open_folder(user.pw_dir))
     except FileNotFoundError:
@@ -395,6 +393,19 @@ def cancel(request, config, user):
         except (OSError, Failed) as exc:
             answer["problems"].append(str(exc))
     return answer
+
+
+def cancel_jobs(jobs, failed, config, user):
+    """Call scancel, and note in `failed` what it could not cancel."""
+    for start in range(0, len(jobs), 500):
+        part = jobs[start : start + 500]
+        try:
+            code, _, stderr = run([config["scancel"], *part], config, user)
+        except Failed as exc:
+            failed.update(dict.fromkeys(part, str(exc)))
+            continue
+        if code != 0 or stderr.strip():
+            failed.update(not_cancelled(part, code, stderr))
 
 
 def not_cancelled(jobs, code, stderr):

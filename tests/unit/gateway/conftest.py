@@ -75,9 +75,9 @@ class Batch(Slurm):
             raise LauncherError("no answer in 180 s", temporary=True)
         return {"job": number}
 
-    def cancel(self, user, cluster, jobs, log="", remove=False, **_):
+    def cancel(self, user, cluster, jobs, last=None, log="", remove=False, **_):
         failed = {}
-        for job_id in jobs:
+        for job_id in [*jobs, last] if last else jobs:
             if self.away or self.cancel_fails > 0:
                 self.cancel_fails -= 1
                 failed[job_id] = "Unable to contact slurm controller"

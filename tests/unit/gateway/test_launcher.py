@@ -331,6 +331,14 @@ def test_no_line_is_added_to_what_is_no_log(site):
     assert not (logs / "worker-6.log").exists()
 
 
+def test_the_scheduler_is_cancelled_after_its_workers_have_had_time_to_close(site, monkeypatch):
+    monkeypatch.setattr(launcher, "CLOSING_TIME", 0.2)
+    began = time.monotonic()
+    assert site.ask(action="cancel", jobs=["4712_0", "4712_1"], last="4711")["failed"] == {}
+    assert time.monotonic() - began >= 0.2
+    assert [call["argv"][1:] for call in site.calls()] == [["4712_0", "4712_1"], ["4711"]]
+
+
 def test_jobs_are_cancelled_when_the_staging_folder_is_gone(site):
     answer = site.ask(action="cancel", jobs=["4711"], remove=True)
     assert answer["ok"]
@@ -388,7 +396,8 @@ def test_a_link_in_place_of_the_staging_folder_is_removed_as_a_link(site):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"jobs": ["1;id"]}, {"jobs": ["-u"]}, {"jobs": ["0"]}, {"jobs": "4711"}, {"jobs": [4711]}, {"log": "../../x"},
+    [{"jobs": ["1;id"]}, {"jobs": ["-u"]}, {"jobs": ["0"]}, {"jobs": "4711"}, {"jobs": [4711]}, {"last": "4711;id"},
+     {"log": "../../x"},
      {"log": "worker-%j"}, {"lines": 100_000}, {"remove": "yes"}, {"signal": "KILL"},
      {"note": "two\nlines"}, {"note": "\x1b[2J"}, {"note": "x" * 2001}, {"note": 1}],
     ids=str,
