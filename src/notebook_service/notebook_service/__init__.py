@@ -1,0 +1,1 @@
+"""What the notebook service adds to JupyterHub."""
