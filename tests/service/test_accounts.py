@@ -34,8 +34,7 @@ def call_control(method: str, path: str, body: str) -> str:
 @pytest.fixture(scope="module")
 def settings() -> dict:
     """What the inventory says of the access check."""
-    names = ("accounts_check_allowed_max_age", "accounts_check_refused_max_age", "dask_gateway_revocation_time")
-    return scenario.inventory_values("gateway", names)
+    return scenario.site()
 
 
 @pytest.fixture
