@@ -115,6 +115,7 @@ def build_once(folder: Path, marker: str, build) -> bool:
             build(folder, lock)
             protect(folder)
             (folder / marker).touch()
+            (folder / marker).chmod(0o644)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
