@@ -33,6 +33,9 @@ NAMES = (
     "site_software_directory",
     "site_accounts_apply_url",
     "site_directory_users",
+    "accounts_check_allowed_max_age",
+    "accounts_check_refused_max_age",
+    "dask_gateway_revocation_time",
 )
 
 

@@ -1,5 +1,6 @@
 """The rule, over generated lists of grants, against a restatement of it that shares no code with it."""
 
+import os
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from slurm_gateway.grants import judge
 
 LONDON, AUCKLAND = ZoneInfo("Europe/London"), ZoneInfo("Pacific/Auckland")
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 TODAY = NOW.date()
 
@@ -89,14 +91,14 @@ wanted_entries = st.builds(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(st.lists(st.one_of(entries, wanted_entries), max_size=6), moments, zones)
 @example([grant(expires="2026-11-23", granted_at="2026-01-01T00:00:00Z")], NOW.replace(hour=23, minute=59), LONDON)
 def test_the_decision_is_that_of_the_rule_in_plain_words(grants, now, zone):
     assert verdict(*grants, now=now, zone=zone).held is holds(grants, now, zone)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(st.lists(entries, max_size=6), moments, zones)
 def test_a_yes_says_when_it_ends_and_is_a_no_from_then_on(grants, now, zone):
     found = verdict(*grants, now=now, zone=zone)
@@ -120,7 +122,7 @@ broken_entries = st.builds(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(json_values | st.lists(json_values | broken_entries | entries, max_size=4))
 def test_whatever_is_answered_there_is_a_verdict_or_a_type_error(answer):
     try:
@@ -132,7 +134,7 @@ def test_whatever_is_answered_there_is_a_verdict_or_a_type_error(answer):
         assert found.held is not True
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(st.sampled_from([field for field in FIELDS if field != "id"]), json_values)
 def test_a_grant_with_a_field_that_is_something_else_never_counts_by_accident(field, value):
     found = verdict(grant() | {field: value})
