@@ -9,6 +9,7 @@ import os
 import pwd
 import re
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ from .revocations import Revocations
 from .slurm import Slurm, SlurmError, parse_comment
 
 MIB = 2**20
+PRELOAD = Path(__file__).with_name("gateway_preload.py")
 
 
 class LauncherError(Exception):
@@ -92,6 +94,7 @@ class ClustersOfUsers:
             )
         except LauncherError as exc:
             self._backend.log.warning("Cluster %s of %s can't be warned: %s", cluster.name, cluster.username, exc)
+        await self._backend.tell(self._backend.db.get_cluster(cluster.name), one_line(sentence))
 
     async def stop(self, cluster, sentence):
         live = self._backend.db.get_cluster(cluster.name)
@@ -265,6 +268,7 @@ class SlurmGatewayBackend(SlurmBackend):
         self._submitting = set()  # names of clusters and workers with a submission under way
         self._missing = {}  # names of those whose jobs SLURM does not list: since when, and when to ask again
         self._holds = {}  # names of clusters whose workers could not start, and until when no new one is tried
+        self._failed_batches = {}  # names of clusters, and the submission of workers that failed last
         self._tidied = {}  # names of users, and when their folders were tidied
         self._wake = asyncio.Event()
         self._forget_old_route_numbers()
@@ -390,6 +394,21 @@ class SlurmGatewayBackend(SlurmBackend):
             await asyncio.sleep(delay)
             delay = min(delay * 2, 5)
 
+    async def tell(self, cluster, text):
+        """Say something to whoever is connected to a cluster; its clients show it as a warning."""
+        if cluster is None or cluster.status != JobStatus.RUNNING or not cluster.api_address:
+            return
+        try:
+            await self.session.post(
+                cluster.api_address + "/api/tell",
+                json={"text": text},
+                headers={"Authorization": f"token {cluster.token}"},
+                raise_for_status=True,
+                timeout=aiohttp.ClientTimeout(total=5),
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            self.log.info("The clients of cluster %s can't be told: %r", cluster.name, exc)
+
     def _check_scale(self, msg):
         numbers = {name: msg[name] for name in ("count", "minimum", "maximum") if msg.get(name) is not None}
         for name, value in numbers.items():
@@ -468,6 +487,7 @@ class SlurmGatewayBackend(SlurmBackend):
             *("--port", "0"),
             *self.dashboard_arguments(),
             *("--preload", "dask_gateway.scheduler_preload"),
+            *("--preload", f"{self.get_staging_directory(cluster)}/{PRELOAD.name}"),
             *("--dg-api-address", f"{self.default_host}:0"),
             *("--dg-heartbeat-period", str(self.cluster_heartbeat_period)),
             *("--dg-adaptive-period", str(cluster.config.adaptive_period)),
@@ -528,6 +548,7 @@ class SlurmGatewayBackend(SlurmBackend):
                 "dask.crt": cluster.tls_cert.decode("utf8"),
                 "dask.pem": cluster.tls_key.decode("utf8"),
                 "dask.token": cluster.token,
+                PRELOAD.name: PRELOAD.read_text(),
             }
         return request
 
@@ -720,7 +741,7 @@ class SlurmGatewayBackend(SlurmBackend):
                 self._hold(cluster, 10)
                 return False
             self._forget(workers)
-            await self.workers_failed(cluster, self.refusal(cluster, "the workers' job", exc))
+            await self.workers_failed(cluster, batch, self.refusal(cluster, "the workers' job", exc))
             return False
         else:
             one = len(workers) == 1
@@ -747,12 +768,18 @@ class SlurmGatewayBackend(SlurmBackend):
             [(w, {"status": JobStatus.FAILED, "target": JobStatus.FAILED, "stop_time": now}) for w in workers]
         )
 
-    async def workers_failed(self, cluster, problem):
+    async def workers_failed(self, cluster, batch, problem):
         """Workers could not start. The cluster lives on while it has others; if it has none, it fails."""
+        if self._failed_batches.get(cluster.name) == batch:
+            self.queue.put(cluster)  # the rest of an array of which others have failed already
+            return
+        self._failed_batches[cluster.name] = batch
         cluster.worker_start_failure_count += 1
         failures = cluster.worker_start_failure_count
         self.log.warning("Workers of cluster %s failed to start (%d): %s", cluster.name, failures, one_line(problem))
         self.db.update_cluster(cluster, state={**cluster.state, "worker_problem": problem[:8000]})
+        if failures <= self.worker_start_failure_limit:
+            await self.tell(cluster, problem)
         running = any(w.status == JobStatus.RUNNING and w.is_active() for w in cluster.workers.values())
         if failures >= self.worker_start_failure_limit and not running:
             await self.fail_cluster(cluster, problem)
@@ -809,6 +836,7 @@ class SlurmGatewayBackend(SlurmBackend):
         )
         self.db.update_cluster(cluster, status=cluster.target, stop_time=now)
         self._holds.pop(cluster.name, None)
+        self._failed_batches.pop(cluster.name, None)
         self._doubtful.discard(cluster.name)
         cluster.ready.set()
         cluster.shutdown.set()
@@ -942,11 +970,12 @@ class SlurmGatewayBackend(SlurmBackend):
         ended = [(w, job) for w, job in ended if w.status == JobStatus.SUBMITTED and w.target == JobStatus.RUNNING]
         if not ended or not cluster.is_active():
             return
-        _, job = ended[0]
+        worker, job = ended[0]
         log = await self.tail(cluster, f"worker-{job.id}")
         self._forget([w for w, _ in ended])
         what = "A worker" if len(ended) == 1 else f"{len(ended)} workers, of them one"
-        await self.workers_failed(cluster, messages.ended(what, job, self.log_path(cluster, job.id), log, self.support))
+        sentence = messages.ended(what, job, self.log_path(cluster, job.id), log, self.support)
+        await self.workers_failed(cluster, worker.state.get("batch"), sentence)
 
     async def tail(self, cluster, log):
         """The last lines of a log of a user."""

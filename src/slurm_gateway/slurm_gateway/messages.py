@@ -65,6 +65,9 @@ def ended(what, job, log_path, log, support):
     elif job.state in ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "LAUNCH_FAILED", "RECONFIG_FAIL"):
         why = f"SLURM ended it as {job.state}"
         do = "Try again."
+    elif SETUP_FAILED in text:
+        why = "its setup failed"
+        do = "Mend 'worker_setup': it must work in a batch job, under bash, and leave `dask` on the path."
     elif NO_DASK in text:
         why = "there is no `dask` command in its environment"
         do = (
@@ -74,9 +77,6 @@ def ended(what, job, log_path, log, support):
     elif re.search(r"No module named '?dask_gateway\b", text):
         why = "there is no dask-gateway in its environment"
         do = "Install dask-gateway in the environment that 'worker_setup' activates."
-    elif SETUP_FAILED in text:
-        why = "its setup failed"
-        do = "Mend 'worker_setup': it must work in a batch job, under bash, and end without an error."
     else:
         why = f"it ended with {exit_code(job.exit_code)}"
         do = "See the end of its log; a common cause is a 'worker_setup' that fails or exits in a batch job."

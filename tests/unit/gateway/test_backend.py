@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from dask_gateway import GatewayClusterError
 
+from slurm_gateway import launcher
 from slurm_gateway.backend import LauncherError
 from slurm_gateway.slurm import Job
 
@@ -39,6 +40,7 @@ def test_a_schedulers_job(site):
         "account": "climate",
     }  # fmt: skip
     assert request["files"]["dask.token"] == cluster.token
+    assert set(request["files"]) <= set(launcher.FILES)
     assert command_of(request)[:3] == ["exec", "dask", "scheduler"]
     script = request["script"]
     assert "source ~/venv/bin/activate" in script
@@ -338,6 +340,29 @@ def test_workers_that_cannot_start_do_not_fail_a_cluster_that_computes(site):
         assert site.cluster(name).worker_start_failure_count >= 3
         assert site.cluster(name).is_active()
         assert "policy" in site.cluster(name).state["worker_problem"]
+
+    site(test)
+
+
+def test_workers_that_cannot_start_are_told_to_the_clients_at_once(site):
+    async def test(site):
+        name = await site.running()
+        told = []
+
+        async def tell(request):
+            assert request.headers["Authorization"] == f"token {site.cluster(name).token}"
+            told.append((await request.json())["text"])
+            return web.Response()
+
+        app = web.Application()
+        app.router.add_post("/api/tell", tell)
+        async with TestServer(app) as scheduler:
+            site.cluster(name).api_address = str(scheduler.make_url("")).rstrip("/")
+            await site.heartbeat(name, count=1)
+            await until(lambda: site.workers(name, "SUBMITTED"))
+            site.batch.end(site.workers(name)[0].state["job_id"], "OUT_OF_MEMORY")
+            await until(lambda: told)
+        assert "it needed more memory than it had" in told[0]
 
     site(test)
 
