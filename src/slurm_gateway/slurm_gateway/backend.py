@@ -113,7 +113,12 @@ class SiteClusterConfig(SlurmClusterConfig):
     def _default_worker_cmd(self):
         return ["dask", "worker"]
 
-    time_limit = Integer(0, min=0, help="The time limit of each job, in minutes; 0 for the partition's.", config=True)
+    time_limit = Integer(
+        0, min=0, help="The time limit of a worker's job, in minutes; 0 for the partition's.", config=True
+    )
+    scheduler_time_limit = Integer(
+        0, min=0, help="The time limit of the scheduler's job, with which the cluster ends, in minutes.", config=True
+    )
 
 
 class SlurmGatewayBackend(SlurmBackend):
@@ -179,12 +184,12 @@ class SlurmGatewayBackend(SlurmBackend):
     pending_period = Float(
         3, help="Seconds between questions to SLURM while a job waits or a cluster starts.", config=True
     )
-    running_period = Float(30, help="Seconds between questions to SLURM otherwise.", config=True)
+    running_period = Float(10, help="Seconds between questions to SLURM otherwise.", config=True)
     reconcile_period = Float(
         300, help="Seconds between comparisons of all of the gateway's jobs with its database.", config=True
     )
     orphan_age = Float(
-        120, help="Seconds that a job without a cluster must have existed before it is cancelled.", config=True
+        60, help="Seconds that a job without a cluster must have existed before it is cancelled.", config=True
     )
     scheduler_api_timeout = Float(
         20, help="Seconds for which a busy scheduler is asked again to scale before the user is told.", config=True
@@ -494,7 +499,7 @@ class SlurmGatewayBackend(SlurmBackend):
             *("--dg-idle-timeout", "0"),  # upstream's own takes queued tasks for idleness
         ]
 
-    def get_worker_command(self, cluster, worker_name):
+    def get_worker_command(self, cluster, worker_name, lifetime=""):
         command = [
             *cluster.config.worker_cmd,
             cluster.scheduler_address,
@@ -504,46 +509,63 @@ class SlurmGatewayBackend(SlurmBackend):
             *("--death-timeout", f"{self.death_timeout:g}"),
             *self.dashboard_arguments(),
         ]
-        minutes = cluster.config.get("time_limit", 0)
-        if minutes:
-            # A worker hands its work over before its job's time is up, and not all of them at the same moment.
-            margin = min(600, minutes * 60 / 10)
-            command += ["--lifetime", f"{minutes * 60 - 2 * margin:.0f}s", "--lifetime-stagger", f"{margin:.0f}s"]
-        return command
+        return [*command, "--lifetime", lifetime] if lifetime else command
 
-    def job_script(self, cluster, worker_names=()):
-        if worker_names:
-            name = '"$worker_name"' if len(worker_names) > 1 else worker_names[0]
-            command, environment = self.get_worker_command(cluster, name), self.get_worker_env(cluster)
+    @staticmethod
+    def lifetime(cluster, worker):
+        """How long a worker works before it hands over what it has, in dask's form; before its job's time is up.
+
+        Workers that start together must not end together: the last ones would have nobody to hand over to, and until
+        a replacement has come through the queue takes a while. So they are spread over a quarter of their time,
+        evenly whatever their number is (by the golden ratio), and not by chance as with --lifetime-stagger.
+        """
+        seconds = 60 * cluster.config.get("time_limit", 0)
+        if not seconds:
+            return ""
+        margin = min(600, max(20, seconds / 20))
+        return f"{max(seconds / 3, seconds - margin - (worker.id * 0.618034 % 1) * seconds / 4):.0f}s"
+
+    def job_script(self, cluster, workers=()):
+        tasks = {}
+        if workers:
+            environment = self.get_worker_env(cluster)
+            names = [worker.name for worker in workers]
+            lifetimes = [self.lifetime(cluster, worker) for worker in workers]
+            if len(workers) == 1:
+                command = self.get_worker_command(cluster, names[0], lifetimes[0])
+            else:
+                tasks = {"worker_name": names, "worker_lifetime": lifetimes}
+                command = self.get_worker_command(cluster, "worker_name", lifetimes[0] and "worker_lifetime")
         else:
-            command, environment = self.get_scheduler_command(cluster), self.get_scheduler_env(cluster)
+            environment = self.get_scheduler_env(cluster)
+            command = self.get_scheduler_command(cluster)
         return jobs.script(
             modules_init=self.modules_init,
             setup=cluster.config.worker_setup or self.default_setup,
             environment=cluster.config.environment,
             gateway_environment=environment,
             command=command,
-            names=worker_names if len(worker_names) > 1 else (),
+            tasks=tasks,
         )
 
-    def job_request(self, cluster, worker_names=()):
+    def job_request(self, cluster, workers=()):
         """What the launcher is asked to submit."""
         config = cluster.config
-        kind = "worker" if worker_names else "scheduler"
+        kind = "worker" if workers else "scheduler"
         request = {
             "cluster": cluster.name,
             "kind": kind,
-            "script": self.job_script(cluster, worker_names),
+            "script": self.job_script(cluster, workers),
             "cpus": config[f"{kind}_cores"],
             "memory": math.ceil(config[f"{kind}_memory"] / MIB),
-            "time": config.get("time_limit", 0) or None,
+            "time": config.get("time_limit" if workers else "scheduler_time_limit", 0) or None,
             "partition": config.partition,
             "account": config.account,
             "qos": config.qos,
         }
-        if len(worker_names) > 1:
-            request["array"] = len(worker_names)
-        if not worker_names:
+        if len(workers) > 1:
+            request["array"] = len(workers)
+        if not workers:
             request["files"] = {
                 "dask.crt": cluster.tls_cert.decode("utf8"),
                 "dask.pem": cluster.tls_key.decode("utf8"),
@@ -582,12 +604,12 @@ class SlurmGatewayBackend(SlurmBackend):
             )
         return answer
 
-    async def submit(self, cluster, worker_names=(), batch=None):
+    async def submit(self, cluster, workers=(), batch=None):
         """Submit the scheduler, or one or many workers, and answer with the id of the job."""
         began = time.monotonic()
-        request = self.job_request(cluster, worker_names)
+        request = self.job_request(cluster, workers)
         answer = await self.do_as_user(cluster.username, "submit", batch=batch, **request)
-        what = f"{len(worker_names)} workers" if worker_names else "the scheduler"
+        what = f"{len(workers)} workers" if workers else "the scheduler"
         self.log.info(
             "Job %s submitted for %s of cluster %s of %s in %.0f ms",
             answer["job"], what, cluster.name, cluster.username, 1000 * (time.monotonic() - began),
@@ -734,7 +756,7 @@ class SlurmGatewayBackend(SlurmBackend):
             self.db.update_workers([(workers[0], {"state": {"batch": batch, "index": None}})])
         self._submitting.update(names)
         try:
-            job_id = await self.submit(cluster, names, batch)
+            job_id = await self.submit(cluster, workers, batch)
         except LauncherError as exc:
             if exc.temporary:
                 self.log.warning("Workers of cluster %s are not submitted yet: %s", cluster.name, exc)
