@@ -5,7 +5,7 @@ import shlex
 from .messages import NO_DASK, SETUP_FAILED
 
 
-def script(*, modules_init, setup, environment, gateway_environment, command, names=()):
+def script(*, modules_init, setup, environment, gateway_environment, command, tasks=None):
     """The script of a scheduler or of one or many workers.
 
     It runs under bash, whatever the user's shell is, with the `module` command defined, so that both `module load …`
@@ -13,7 +13,7 @@ def script(*, modules_init, setup, environment, gateway_environment, command, na
     document in it is an error of the setup and doesn't swallow the lines that follow. What the gateway itself needs
     is set after it, so that no setup can lose it.
 
-    `names` are the workers of a job array, one for each task; "$worker_name" in the command is the task's own.
+    `tasks` are the words of the command that differ between the tasks of a job array: {word: [its values]}.
     """
     lines = ["#!/bin/bash"]
     if modules_init:
@@ -26,13 +26,16 @@ def script(*, modules_init, setup, environment, gateway_environment, command, na
             f'code=$?; [ "$code" = 0 ] || echo "{SETUP_FAILED} (code $code)" >&2',
         ]
     lines += _exports(gateway_environment)
-    if names:
-        lines.append(f"worker_names=({' '.join(shlex.quote(name) for name in names)})")
-        lines.append("worker_name=${worker_names[${SLURM_ARRAY_TASK_ID:-0}]}")
+    tasks = tasks or {}
+    for word, values in tasks.items():
+        lines += [
+            f"{word}s=({' '.join(shlex.quote(value) for value in values)})",
+            f"{word}=${{{word}s[${{SLURM_ARRAY_TASK_ID:-0}}]}}",
+        ]
     program = command[0]
     if program == "dask":
         lines.append('command -v dask >/dev/null || { echo "' + NO_DASK + ' (PATH=$PATH)" >&2; exit 127; }')
-    lines.append("exec " + " ".join(word if word == '"$worker_name"' else shlex.quote(word) for word in command))
+    lines.append("exec " + " ".join(f'"${word}"' if word in tasks else shlex.quote(word) for word in command))
     return "\n".join(lines) + "\n"
 
 

@@ -217,6 +217,7 @@ DEFAULTS = {
     "partition": "",
     "qos": "",
     "time_limit": "12:00:00",
+    "scheduler_time_limit": "",
     "environment_variables": {},
 }
 
@@ -338,6 +339,7 @@ class OptionsFor(LoggingConfigurable):
             partition_field,
             Word("qos", default=d["qos"]),
             duration,
+            Duration("scheduler_time_limit", maximum=limits["time_limit"], default=d["scheduler_time_limit"]),
             Variables("environment_variables", default=d["environment_variables"]),
             handler=lambda options: self.configuration(options, limits),
         )
@@ -355,6 +357,7 @@ class OptionsFor(LoggingConfigurable):
             "partition": options.partition,
             "qos": options.qos,
             "time_limit": options.time_limit,
+            "scheduler_time_limit": max(options.scheduler_time_limit, options.time_limit),
             "environment": {**self.environment, **options.environment_variables},
             "cluster_max_workers": limits.get("workers"),
         }

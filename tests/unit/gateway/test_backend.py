@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import itertools
+import re
 import shlex
 import time
 
@@ -75,9 +77,21 @@ def test_workers_are_submitted_with_one_sbatch(site, batch):
     assert option(command, "--nthreads") == "2"
     assert option(command, "--memory-limit") == str(1536 * 2**20)
     assert option(command, "--death-timeout") == "300"
-    assert option(command, "--lifetime") == "34800s"  # ten hours, less twice the margin in which workers hand over
     assert all(worker in workers["script"] for worker in names)
     assert len(jobs) == 16
+
+
+def test_workers_hand_over_before_their_time_is_up_and_not_all_at_the_same_time(site):
+    async def test(site):
+        name = await site.running(time_limit="10h")
+        await site.heartbeat(name, count=16)
+        await until(lambda: len(site.workers(name, "SUBMITTED")) == 16)
+        return site.batch.submissions()[1]["script"]
+
+    (line,) = re.findall(r"^worker_lifetimes=\((.*)\)$", site(test), re.MULTILINE)
+    lifetimes = sorted(int(word.removesuffix("s")) for word in line.split())
+    assert 25200 <= lifetimes[0] <= lifetimes[-1] <= 35400
+    assert min(b - a for a, b in itertools.pairwise(lifetimes)) > 300
 
 
 def test_more_workers_than_an_array_may_have_are_several_arrays(site):

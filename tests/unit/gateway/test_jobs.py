@@ -83,9 +83,10 @@ def test_no_line_of_a_setup_is_a_directive_of_sbatch(node):
 
 
 def test_each_task_of_an_array_is_the_worker_of_its_number(node):
-    command = ["dask", "worker", "tls://10.0.0.1:1", "--name", '"$worker_name"']
-    out = [run(node, command=command, names=["first", "second", "third"], task=task).stdout for task in range(3)]
-    assert [line.split()[-1] for line in out] == ["first", "second", "third"]
+    command = ["dask", "worker", "tls://10.0.0.1:1", "--name", "worker_name", "--lifetime", "worker_lifetime"]
+    tasks = {"worker_name": ["first", "second", "third"], "worker_lifetime": ["1s", "2s", "3s"]}
+    out = [run(node, command=command, tasks=tasks, task=task).stdout for task in range(3)]
+    assert [line.split()[-3::2] for line in out] == [["first", "1s"], ["second", "2s"], ["third", "3s"]]
 
 
 def test_what_the_gateway_needs_cannot_be_lost_by_a_setup(node):

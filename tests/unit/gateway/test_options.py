@@ -56,6 +56,7 @@ def test_what_is_asked_for_arrives():
             "partition": "debug",
             "qos": "standard",
             "time_limit": "1-02:30:00",
+            "scheduler_time_limit": "2 days",
             "environment_variables": {"MY_DATA": "/data; rm -rf ~"},
         },
         limits={"time_limit": "2-00:00:00", "workers": 7},
@@ -72,9 +73,15 @@ def test_what_is_asked_for_arrives():
         "partition": "debug",
         "qos": "standard",
         "time_limit": 26 * 60 + 30,
+        "scheduler_time_limit": 48 * 60,
         "environment": {"SITE": "1", "MY_DATA": "/data; rm -rf ~"},
         "cluster_max_workers": 7,
     }
+
+
+def test_a_scheduler_has_at_least_the_time_of_its_workers():
+    assert configuration({"time_limit": "2h"})["scheduler_time_limit"] == 120
+    assert configuration({"time_limit": "2h", "scheduler_time_limit": "1h"})["scheduler_time_limit"] == 120
 
 
 def test_threads_are_as_many_as_cores_unless_asked_for():
