@@ -54,6 +54,9 @@ class NotebookSpawner(SystemdSpawner):
             account = await asyncio.to_thread(usable_account, self.user.name, self.minimum_uid)
         except AccountError as error:
             raise self._refusal(str(error), "account") from error
+        sentence = await self.authenticator.refusal(self.user.name, "start a server")
+        if sentence:
+            raise SpawnException(sentence, reason="service")
         self.default_shell = account.pw_shell
         await self._end_what_runs()
         self._starting = True

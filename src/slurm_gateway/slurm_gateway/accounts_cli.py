@@ -29,20 +29,37 @@ def add_commands(commands):
     check.add_argument("user")
     check.add_argument("--live", action="store_true", help="ask now, whatever the service remembers")
     check.set_defaults(run=lambda options: asyncio.run(_check(options)))
+    ask = accounts.add_parser(
+        "ask",
+        help="for other services of this host: a check whose answer is remembered and audited",
+        description="The check for another service of this host: the answer in JSON, remembered and in the audit log.",
+    )
+    ask.add_argument("user")
+    ask.add_argument("--action", default="check", help="what the user wants, for the audit log")
+    ask.set_defaults(run=lambda options: asyncio.run(_ask(options)), verbose=False)
     probe = accounts.add_parser(
         "probe",
         help="whether the check can work: credentials, scope, address, authorities",
         description="Prove that the check can work. Exit code 0: it can, 1: something is to be mended, 2: not now.",
     )
     probe.set_defaults(run=lambda options: asyncio.run(_probe(options)))
+    for command in (check, probe, ask):
+        command.add_argument("--config", default=CONFIG, help="the check's configuration (%(default)s)")
     for command in (check, probe):
         command.add_argument("--json", action="store_true", help="print one JSON object")
-        command.add_argument("--config", default=CONFIG, help="the check's configuration (%(default)s)")
         command.add_argument("--verbose", action="store_true", help="show what the service would log")
 
 
-async def _check(options):
+async def _ask(options):
     check = _opened(options)
+    decision = await check.check(options.user, options.action)
+    await check.close()
+    print(json.dumps({"decision": decision.outcome, "message": decision.message}))
+    return CODES[decision.outcome]
+
+
+async def _check(options):
+    check = _without_a_trace(_opened(options))
     began = time.monotonic()
     decision = await check.check(options.user, fresh=options.live)
     seconds = time.monotonic() - began
@@ -72,7 +89,7 @@ async def _check(options):
 
 
 async def _probe(options):
-    check = _opened(options)
+    check = _without_a_trace(_opened(options))
     try:
         sentences, code = await check.probe(), 0
     except CheckError as exc:
@@ -86,17 +103,21 @@ async def _probe(options):
 
 
 def _opened(options):
-    """The check as the service has it, except that it writes nothing: neither its record nor its audit log."""
+    """The check as the service has it."""
     log = logging.getLogger("gateway-admin")
     log.addHandler(logging.StreamHandler())
     log.propagate = False
     log.setLevel("INFO" if options.verbose else "CRITICAL")
     try:
-        check = from_file(options.config, log=log)
+        return from_file(options.config, log=log)
     except (OSError, ValueError, KeyError) as exc:
         print(f"The check's configuration can't be read ({exc}). Are you root?", file=sys.stderr)
         sys.exit(2)
+
+
+def _without_a_trace(check):
+    """The check, so that it writes neither its record nor its audit log."""
     known = check.record_file if Path(check.record_file).exists() else ""
-    check.record = Record(known, check.wanted, log, writable=False)
-    check.audit = AuditLog("", log)
+    check.record = Record(known, check.wanted, check.log, writable=False)
+    check.audit = AuditLog("", check.log)
     return check

@@ -16,7 +16,7 @@ SOURCES = Path(__file__).resolve().parents[3] / "src/slurm_gateway"
 def admin(portal, tmp_path):
     """``admin("check", "alice", portal={…})``: what the command prints, and its exit code."""
 
-    def run(*arguments, settings=None, **changes):
+    def run(*arguments, settings=None, audited=False, **changes):
         secret = tmp_path / "client-secret"
         if not secret.exists():
             secret.write_text(CLIENT["secret"])
@@ -32,6 +32,7 @@ def admin(portal, tmp_path):
             "apply_url": "https://accounts.test/dask/",
             "timeout": 1.5,
             "record_file": str(tmp_path / "record.sqlite"),
+            "audit_file": str(tmp_path / "audit.log") if audited else "",
         }
         content = settings or {"backend": "portal", "AccountsCheck": check, "Portal": connection | changes}
         path.write_text(json.dumps(content))
@@ -80,6 +81,22 @@ def test_a_name_that_looks_like_an_option_is_a_name(admin):
 def test_check_leaves_no_trace(admin, tmp_path):
     admin("check", "alice")
     assert not (tmp_path / "record.sqlite").exists()
+
+
+def test_what_another_service_asks_is_remembered_and_audited(portal, admin, tmp_path):
+    answer = json.loads(admin("ask", "alice", "--action", "sign in", audited=True).stdout)
+    assert answer == {"decision": "allowed", "message": ""}
+    portal.control.revoke("alice")
+    assert admin("ask", "alice", audited=True).returncode == 0, "it is remembered for a minute"
+    done = admin("ask", "bob", audited=True)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["message"].startswith("bob does not hold the service 'dask'.")
+    entries = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    assert [(e["user"], e["source"], e["action"]) for e in entries] == [
+        ("alice", "live", "sign in"),
+        ("alice", "cache", "check"),
+        ("bob", "live", "check"),
+    ]
 
 
 @pytest.mark.parametrize("arguments", [["check"], ["check", "alice", "--unknown"], ["guess"]])
