@@ -77,7 +77,7 @@ class StandIn:
             try:
                 requests.get(f"{self.url}/accounts/login/", verify=self.ca, timeout=5).raise_for_status()
                 self.control.requests()
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"no portal: {(self.folder / 'portal.log').read_text()}") from None
                 time.sleep(0.1)

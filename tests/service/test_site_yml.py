@@ -7,7 +7,7 @@ import subprocess
 import scenario
 
 
-def test_a_check_of_the_installed_service_works():
+def test_a_check_of_the_installed_service_works_and_would_change_nothing():
     done = subprocess.run(
         ["ansible-playbook", "--inventory", scenario.INVENTORY, "--check", "--diff", "site.yml"],
         cwd=scenario.REPOSITORY,
@@ -17,5 +17,6 @@ def test_a_check_of_the_installed_service_works():
         timeout=900,
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
-    checked = set(re.findall(r"^(\S+) +: ok=", done.stdout, flags=re.MULTILINE))
-    assert checked >= {host for host in scenario.HOSTS if host != "site"}
+    changed = dict(re.findall(r"^(\S+) +: ok=.*changed=(\d+)", done.stdout, flags=re.MULTILINE))
+    assert set(changed) >= {host for host in scenario.HOSTS if host != "site"}
+    assert {host: count for host, count in changed.items() if count != "0"} == {}, done.stdout[-20000:]
