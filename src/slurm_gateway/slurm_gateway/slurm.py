@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 from dataclasses import dataclass
 
 from traitlets import Dict, Float, Unicode
@@ -15,7 +16,6 @@ FINAL_STATES = frozenset(
     }
 )  # fmt: skip
 COMMENT = "dask-gateway"
-_SEPARATOR = "\x1f"
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,14 @@ class Slurm(LoggingConfigurable):
 
     async def jobs(self, users=()):
         """Every job that SLURM still holds in memory, living or lately ended, by id; of some users or of all."""
-        fields = _SEPARATOR.join(("%i", "%T", "%r", "%u", "%k", "%S", "%V", "%C"))
+        # A job's comment is whatever its user wrote, line breaks included: with a separator that could be foreseen, a
+        # user could have lines about jobs of others in this answer.
+        separator = secrets.token_hex(16)
+        fields = separator.join(("", "%i", "%T", "%r", "%u", "%k", "%S", "%V", "%C", ""))
         command = [self.squeue, "--noheader", "--array", "--states=all", f"--format={fields}"]
         if users:
             command.append("--user=" + ",".join(sorted(users)))
-        return parse_jobs(await self._ask(*command))
+        return parse_jobs(await self._ask(*command), separator)
 
     async def ending(self, job_id):
         """The job as SLURM remembers it, for its exit code and reason: from slurmctld, else from accounting.
@@ -128,18 +131,22 @@ class Slurm(LoggingConfigurable):
         return parse_associations(out)
 
 
-def parse_jobs(out):
+def parse_jobs(out, separator):
     """{id: job} of the answer of squeue in the format that `Slurm.jobs` asks for."""
     jobs = {}
-    for line in out.splitlines():
-        fields = line.split(_SEPARATOR)
-        if len(fields) == 8 and re.fullmatch(r"[0-9]+(_[0-9]+)?", fields[0]):
-            job = Job(
-                id=fields[0], state=fields[1], reason=fields[2], user=fields[3], comment=fields[4],
-                start=fields[5], submitted=fields[6], cpus=int(fields[7]) if fields[7].isdigit() else 0,
+    # What lies between two records is the end of a line, and what squeue may have said besides.
+    for _, job_id, state, reason, user, comment, start, submitted, cpus in batched(out.split(separator), 9):
+        if re.fullmatch(r"[0-9]+(_[0-9]+)?", job_id):
+            jobs[job_id] = Job(
+                id=job_id, state=state, reason=reason, user=user, comment=comment, start=start, submitted=submitted,
+                cpus=int(cpus) if cpus.isdigit() else 0,
             )  # fmt: skip
-            jobs[job.id] = job
     return jobs
+
+
+def batched(items, size):
+    """The whole groups of `size` items."""
+    return zip(*[iter(items)] * size, strict=False)
 
 
 def parse_job(out, job_id):

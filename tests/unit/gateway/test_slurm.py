@@ -26,24 +26,46 @@ def test_final_states_are_those_of_jobs_that_are_over(state):
     assert Job("1", state).over
 
 
+def squeue_line(*fields):
+    return "SEP".join(("", *fields, "")) + "\n"
+
+
 def test_jobs_of_squeue():
-    line = "\x1f".join(
-        [
-            "12_3",
-            "PENDING",
-            "Priority",
-            "alice",
-            f"dask-gateway:gw:{CLUSTER}:worker:-",
-            "N/A",
-            "2026-11-23T10:00:00",
-            "2",
-        ]
-    )
-    jobs = parse(line + "\nsqueue: something else\n\n")
+    comment = f"dask-gateway:gw:{CLUSTER}:worker:-"
+    line = squeue_line("12_3", "PENDING", "Priority", "alice", comment, "N/A", "2026-11-23T10:00:00", "2")
+    jobs = parse(line + "squeue: something else\n\n", "SEP")
     assert list(jobs) == ["12_3"]
     job = jobs["12_3"]
     assert (job.state, job.reason, job.user, job.cpus, job.array) == ("PENDING", "Priority", "alice", 2, "12")
     assert parse_comment(job.comment) == ("gw", CLUSTER, "worker", "-")
+
+
+def test_a_comment_with_line_breaks_says_nothing_about_the_jobs_of_others(tmp_path):
+    """What squeue prints of a comment is what its user wrote: here a whole line about a job of bob's."""
+    squeue = tmp_path / "squeue"
+    squeue.write_text(
+        """#!/usr/bin/python3
+import sys
+form = next(a for a in sys.argv if a.startswith("--format=")).removeprefix("--format=")
+def line(**values):
+    text = form
+    for key, value in values.items():
+        text = text.replace("%" + key, value)
+    return text
+forged = "\\x1f".join(["7", "FAILED", "None", "bob", "dask-gateway:gw:" + "f" * 32 + ":worker:-", "", "", "1"])
+for i, user, comment in (("7", "bob", "mine"), ("8", "alice", "x\\n" + forged + "\\n"), ("9", "carol", "")):
+    print(line(i=i, T="RUNNING", r="None", u=user, k=comment, S="N/A", V="2026-11-23T10:00:00", C="2"))
+"""
+    )
+    squeue.chmod(0o755)
+    slurm = Slurm(squeue=str(squeue))
+    jobs = asyncio.run(slurm.jobs())
+    assert {job.id: (job.user, job.state) for job in jobs.values()} == {
+        "7": ("bob", "RUNNING"),
+        "8": ("alice", "RUNNING"),
+        "9": ("carol", "RUNNING"),
+    }
+    assert jobs["7"].comment == "mine"
 
 
 @pytest.mark.parametrize("comment", ["(null)", "", "dask-gateway", f"dask-gateway:gw:{CLUSTER}", "mine"])
