@@ -59,7 +59,7 @@ async def _ask(options):
 
 
 async def _check(options):
-    check = _without_a_trace(_opened(options))
+    check = without_a_trace(_opened(options))
     began = time.monotonic()
     decision = await check.check(options.user, fresh=options.live)
     seconds = time.monotonic() - began
@@ -89,7 +89,7 @@ async def _check(options):
 
 
 async def _probe(options):
-    check = _without_a_trace(_opened(options))
+    check = without_a_trace(_opened(options))
     try:
         sentences, code = await check.probe(), 0
     except CheckError as exc:
@@ -104,18 +104,23 @@ async def _probe(options):
 
 def _opened(options):
     """The check as the service has it."""
-    log = logging.getLogger("gateway-admin")
-    log.addHandler(logging.StreamHandler())
-    log.propagate = False
-    log.setLevel("INFO" if options.verbose else "CRITICAL")
     try:
-        return from_file(options.config, log=log)
+        return from_file(options.config, log=quiet_log(options.verbose))
     except (OSError, ValueError, KeyError) as exc:
         print(f"The check's configuration can't be read ({exc}). Are you root?", file=sys.stderr)
         sys.exit(2)
 
 
-def _without_a_trace(check):
+def quiet_log(verbose=False):
+    """A log for a command's errors alone, or for all that the service would log."""
+    log = logging.getLogger("gateway-admin")
+    log.addHandler(logging.StreamHandler())
+    log.propagate = False
+    log.setLevel("INFO" if verbose else "CRITICAL")
+    return log
+
+
+def without_a_trace(check):
     """The check, so that it writes neither its record nor its audit log."""
     known = check.record_file if Path(check.record_file).exists() else ""
     check.record = Record(known, check.wanted, check.log, writable=False)

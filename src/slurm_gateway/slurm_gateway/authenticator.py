@@ -1,6 +1,7 @@
 """Who is asking: the notebook service's token of a request, turned into a user."""
 
 import asyncio
+import logging
 import os
 import re
 import secrets
@@ -92,23 +93,29 @@ class SiteAuthenticator(JupyterHubAuthenticator):
             self._introduction.cancel()
         await super().cleanup()
 
+    async def introduced(self):
+        """Whether the Hub knows this service, and a sentence about that; (None, …) where it gives no answer."""
+        if not self.hub_token:
+            return None, "The gateway has no token of its own at the Hub"
+        try:
+            data = await self._ask_hub(self.hub_token)
+        except web.HTTPUnprocessableEntity:
+            return False, "The Hub does not know the token of this service: see its c.JupyterHub.services"
+        except web.HTTPException:
+            return None, f"The Hub at {self.jupyterhub_api_url} gives no answer"
+        known = (data.get("kind"), data.get("name")) if isinstance(data, dict) else None
+        if known != ("service", self.jupyterhub_service_name):
+            return False, f"The Hub knows this service as {known}, not as {self.jupyterhub_service_name}"
+        return True, f"The Hub knows this service as {self.jupyterhub_service_name}"
+
     async def _introduce(self):
         """Tell the operators if the Hub does not know this service: then no user's token has its scope."""
         while True:
-            try:
-                data = await self._ask_hub(self.hub_token)
-            except web.HTTPUnprocessableEntity:
-                self.log.error("The Hub does not know the token of this service: see its c.JupyterHub.services")
+            known, sentence = await self.introduced()
+            if known is not None:
+                self.log.log(logging.INFO if known else logging.ERROR, "%s", sentence)
                 return
-            except web.HTTPException:
-                await asyncio.sleep(30)  # it is away, which is logged
-                continue
-            known = (data.get("kind"), data.get("name")) if isinstance(data, dict) else None
-            if known != ("service", self.jupyterhub_service_name):
-                self.log.error("The Hub knows this service as %s, not as %s", known, self.jupyterhub_service_name)
-            else:
-                self.log.info("The Hub knows this service as %s", self.jupyterhub_service_name)
-            return
+            await asyncio.sleep(30)  # it is away, which is logged
 
     async def authenticate_and_handle(self, request, handler):
         reads = request.method in ("GET", "HEAD")

@@ -23,7 +23,7 @@ from dask_gateway_server.traitlets import Type
 from dask_gateway_server.utils import timestamp
 from traitlets import Bool, Dict, Float, Instance, Integer, Unicode, default
 
-from . import accounts, jobs, messages, metrics
+from . import accounts, admin_api, failures, jobs, logs, messages, metrics
 from .accounts import AccountsCheck
 from .messages import one_line
 from .options import OptionsFor
@@ -221,7 +221,7 @@ class SlurmGatewayBackend(SlurmBackend):
     def _default_backoff_max_delay(self):
         return 30.0
 
-    _stop_metrics = None
+    _ends = ()  # what ends that the gateway is seen from outside
 
     supports_bulk_shutdown = True  # one scancel for all jobs of a cluster
 
@@ -236,6 +236,8 @@ class SlurmGatewayBackend(SlurmBackend):
         config=True,
     )
     metrics_port = Integer(0, help="The port of the loopback on which metrics are served; 0 for none.", config=True)
+    logfmt = Bool(False, help="Whether the log is written as logfmt, see logs.py.", config=True)
+    admin_socket = Unicode(help="The path of the socket that `gateway-admin` asks; empty for none.", config=True)
     accounts = Instance(AccountsCheck)
     revocations = Instance(Revocations)
     slurm = Instance(Slurm)
@@ -285,15 +287,11 @@ class SlurmGatewayBackend(SlurmBackend):
 
     async def do_cleanup(self):
         await self.accounts.close()
-        if self._stop_metrics is not None:
-            self._stop_metrics()
+        await self.stop_being_seen()
 
     async def setup(self, app):
-        if self.metrics_port:
-            try:
-                self._stop_metrics = metrics.serve(self.metrics_port)
-            except OSError as exc:
-                self.log.error("No metrics are served on port %d: %s", self.metrics_port, exc)
+        if self.logfmt:
+            logs.write_logfmt(self.log)
         self._stopping = asyncio.Event()
 
         async def stop_waiting(_):
@@ -301,6 +299,31 @@ class SlurmGatewayBackend(SlurmBackend):
 
         app.on_shutdown.append(stop_waiting)
         await super().setup(app)
+        # An error of the database is logged with its statement, and with the values there would be users' options.
+        self.db.db.hide_parameters = True
+        await self.be_seen(app)
+
+    async def be_seen(self, app):
+        """Metrics, the fields of the log and what operators ask; a gateway works without any of them."""
+        metrics.POPULATION.db = self.db
+        self._ends = [logs.tell_about(self.log, self.db)]
+        if self.metrics_port:
+            try:
+                self._ends.append(metrics.serve(self.metrics_port))
+            except OSError as exc:
+                self.log.error("No metrics are served on port %d: %s", self.metrics_port, exc)
+        if self.admin_socket:
+            try:
+                self._ends.append(await admin_api.serve(self.admin_socket, self, app["authenticator"]))
+            except OSError as exc:
+                self.log.error("gateway-admin can't ask this gateway: %s: %s", self.admin_socket, exc)
+
+    async def stop_being_seen(self):
+        ends, self._ends = self._ends, ()
+        for end in ends:
+            ended = end()
+            if ended is not None:
+                await ended
 
     def _forget_old_route_numbers(self):
         """Make the proxy load all routes after a restart of the gateway.
@@ -320,7 +343,7 @@ class SlurmGatewayBackend(SlurmBackend):
     async def require_service(self, username, action):
         decision = await self.accounts.check(username, action)
         if not decision.allowed:
-            self.log.warning("Refused %s: %s", username, decision.rule)
+            self.log.warning("Refused %s: %s", username, decision.rule, extra={"user": username})
             raise PublicException(one_line(decision.message))
 
     async def process_cluster_options(self, user, request):
@@ -346,7 +369,7 @@ class SlurmGatewayBackend(SlurmBackend):
             return None
         if wait:  # only a client that waits for the start asks so
             await self._until_ready(cluster)
-            if cluster.target == JobStatus.FAILED and cluster.state.get("problem"):
+            if not cluster.is_active() and cluster.state.get("problem"):
                 raise ClusterFailed(cluster.state["problem"])
         return cluster.to_model()
 
@@ -428,7 +451,12 @@ class SlurmGatewayBackend(SlurmBackend):
         self._check_heartbeat(msg)
         if not self.dashboards:
             msg = {**msg, "dashboard_address": ""}
+        cluster = self.db.get_cluster(cluster_name)
+        starting = [w for w in cluster.workers.values() if w.status < JobStatus.RUNNING] if cluster else []
         await super().on_cluster_heartbeat(cluster_name, msg)
+        for worker in starting:
+            if worker.status == JobStatus.RUNNING:
+                metrics.WORKER_START_SECONDS.observe((timestamp() - worker.start_time) / 1000)
 
     def _check_heartbeat(self, msg):
         """A heartbeat is written by a process of the user, and its addresses go into the proxy's routes."""
@@ -576,6 +604,18 @@ class SlurmGatewayBackend(SlurmBackend):
 
     async def do_as_user(self, user, action, **request):
         """One request to the launcher, run by sudo as the user."""
+        began, outcome = time.monotonic(), "error"
+        try:
+            answer = await self._run_launcher(user, action, **request)
+            outcome = "done"
+            return answer
+        except LauncherError as exc:
+            outcome = "refused" if exc.source in ("request", "sbatch", "sudo") and not exc.temporary else "error"
+            raise
+        finally:
+            metrics.LAUNCHER_SECONDS.labels(action, outcome).observe(time.monotonic() - began)
+
+    async def _run_launcher(self, user, action, **request):
         try:
             process = await asyncio.create_subprocess_exec(
                 self.sudo, "-n", "-H", "-u", user, "--", self.launcher,
@@ -613,6 +653,7 @@ class SlurmGatewayBackend(SlurmBackend):
         self.log.info(
             "Job %s submitted for %s of cluster %s of %s in %.0f ms",
             answer["job"], what, cluster.name, cluster.username, 1000 * (time.monotonic() - began),
+            extra={"job": answer["job"]},
         )  # fmt: skip
         return answer["job"]
 
@@ -649,7 +690,8 @@ class SlurmGatewayBackend(SlurmBackend):
             if exc.temporary:
                 self._doubtful.add(cluster.name)
                 raise
-            await self.fail_cluster(cluster, self.refusal(cluster, "the scheduler's job", exc))
+            reason = failures.of_refusal(exc.source, str(exc))
+            await self.fail_cluster(cluster, self.refusal(cluster, "the scheduler's job", exc), reason)
         except Exception as exc:
             self.log.error("Cluster %s could not be submitted", cluster.name, exc_info=True)
             await self.fail_cluster(
@@ -662,6 +704,10 @@ class SlurmGatewayBackend(SlurmBackend):
         finally:
             self._submitting.discard(cluster.name)
 
+    async def _cluster_to_running(self, cluster):
+        await super()._cluster_to_running(cluster)
+        metrics.CLUSTER_START_SECONDS.observe((timestamp() - cluster.start_time) / 1000)
+
     async def jobs_from_before(self, cluster, kind, batch):
         """The living jobs of a submission of which it is not known whether it came through."""
         found = [
@@ -673,9 +719,12 @@ class SlurmGatewayBackend(SlurmBackend):
             self.log.info("Cluster %s: found jobs %s of an earlier submission", cluster.name, ", ".join(found))
         return found
 
-    async def fail_cluster(self, cluster, problem):
-        """Mark a cluster as failed, with the sentence that its user reads."""
-        self.log.warning("Cluster %s of %s failed: %s", cluster.name, cluster.username, one_line(problem))
+    async def fail_cluster(self, cluster, problem, reason="other"):
+        """Mark a cluster as failed, with the sentence that its user reads; `reason` is one of failures.REASONS."""
+        metrics.FAILURES.labels("cluster", reason).inc()
+        self.log.warning(
+            "Cluster %s of %s failed: %s", cluster.name, cluster.username, one_line(problem), extra={"reason": reason}
+        )
         self.db.update_cluster(cluster, target=JobStatus.FAILED, state={**cluster.state, "problem": problem[:8000]})
         cluster.ready.set()
         self.queue.put(cluster)
@@ -763,7 +812,8 @@ class SlurmGatewayBackend(SlurmBackend):
                 self._hold(cluster, 10)
                 return False
             self._forget(workers)
-            await self.workers_failed(cluster, batch, self.refusal(cluster, "the workers' job", exc))
+            reason = failures.of_refusal(exc.source, str(exc))
+            await self.workers_failed(cluster, batch, self.refusal(cluster, "the workers' job", exc), reason)
             return False
         else:
             one = len(workers) == 1
@@ -790,23 +840,27 @@ class SlurmGatewayBackend(SlurmBackend):
             [(w, {"status": JobStatus.FAILED, "target": JobStatus.FAILED, "stop_time": now}) for w in workers]
         )
 
-    async def workers_failed(self, cluster, batch, problem):
+    async def workers_failed(self, cluster, batch, problem, reason="other"):
         """Workers could not start. The cluster lives on while it has others; if it has none, it fails."""
         if self._failed_batches.get(cluster.name) == batch:
             self.queue.put(cluster)  # the rest of an array of which others have failed already
             return
         self._failed_batches[cluster.name] = batch
         cluster.worker_start_failure_count += 1
-        failures = cluster.worker_start_failure_count
-        self.log.warning("Workers of cluster %s failed to start (%d): %s", cluster.name, failures, one_line(problem))
+        count = cluster.worker_start_failure_count
+        metrics.FAILURES.labels("worker", reason).inc()
+        self.log.warning(
+            "Workers of cluster %s failed to start (%d): %s", cluster.name, count, one_line(problem),
+            extra={"reason": reason},
+        )  # fmt: skip
         self.db.update_cluster(cluster, state={**cluster.state, "worker_problem": problem[:8000]})
-        if failures <= self.worker_start_failure_limit:
+        if count <= self.worker_start_failure_limit:
             await self.tell(cluster, problem)
         running = any(w.status == JobStatus.RUNNING and w.is_active() for w in cluster.workers.values())
-        if failures >= self.worker_start_failure_limit and not running:
-            await self.fail_cluster(cluster, problem)
+        if count >= self.worker_start_failure_limit and not running:
+            await self.fail_cluster(cluster, problem, reason)
             return
-        self._hold(cluster, min(300, 2.0**failures))
+        self._hold(cluster, min(300, 2.0**count))
 
     # -- clusters and workers end -----------------------------------------------------------------------------
 
@@ -948,13 +1002,13 @@ class SlurmGatewayBackend(SlurmBackend):
                 again = time.monotonic() + min(60, max(self.pending_period, now - since))
             missing[thing.name] = (since, again)
         self._missing = missing
-        failures = {}
+        workers_of = {}
         for thing, ending in ended.items():
             if isinstance(thing, db_base.Cluster):
                 await self.scheduler_ended(thing, ending)
             else:
-                failures.setdefault(thing.cluster.name, []).append((thing, ending))
-        for group in failures.values():
+                workers_of.setdefault(thing.cluster.name, []).append((thing, ending))
+        for group in workers_of.values():
             await self.workers_ended(group)
 
     def job_unknown(self, thing):
@@ -965,6 +1019,7 @@ class SlurmGatewayBackend(SlurmBackend):
         if silent > self.cluster_heartbeat_timeout:
             self.log.warning("Cluster %s: SLURM does not know job %s", thing.name, thing.state["job_id"])
             problem = f"The scheduler's job {thing.state['job_id']} is gone, and SLURM has no record of its end."
+            metrics.FAILURES.labels("cluster", "lost").inc()
             self.db.update_cluster(thing, target=JobStatus.FAILED, state={**thing.state, "problem": problem})
             self.queue.put(thing)
 
@@ -984,7 +1039,7 @@ class SlurmGatewayBackend(SlurmBackend):
         else:
             what = messages.ended("The cluster's scheduler", job, self.log_path(cluster), log, self.support)
         if cluster.is_active():
-            await self.fail_cluster(cluster, what)
+            await self.fail_cluster(cluster, what, failures.of_job(job, log))
 
     async def workers_ended(self, ended):
         """Jobs of workers that ended before the workers came up."""
@@ -997,7 +1052,7 @@ class SlurmGatewayBackend(SlurmBackend):
         self._forget([w for w, _ in ended])
         what = "A worker" if len(ended) == 1 else f"{len(ended)} workers, of them one"
         sentence = messages.ended(what, job, self.log_path(cluster, job.id), log, self.support)
-        await self.workers_failed(cluster, worker.state.get("batch"), sentence)
+        await self.workers_failed(cluster, worker.state.get("batch"), sentence, failures.of_job(job, log))
 
     async def tail(self, cluster, log):
         """The last lines of a log of a user."""
@@ -1055,11 +1110,40 @@ class SlurmGatewayBackend(SlurmBackend):
             orphans.setdefault((job.user, mark[1]), []).append(job)
         return orphans
 
-    async def cancel_orphans(self):
-        for (user, cluster_name), found in (await self.find_orphans()).items():
+    async def cancel_orphans(self, orphans=None):
+        """Cancel jobs without a cluster, and say for each user's and cluster's what became of it."""
+        done = []
+        for (user, cluster_name), found in (await self.find_orphans() if orphans is None else orphans).items():
             ids = [job.id for job in found]
-            self.log.warning("Jobs %s of %s belong to no cluster: cancelled", ", ".join(ids), user)
+            about = {"user": user, "cluster": cluster_name, "job": ids[0]}
+            metrics.ORPHANS.inc(len(ids))
+            self.log.warning("Jobs %s of %s belong to no cluster: cancelled", ", ".join(ids), user, extra=about)
+            problem = None
             try:
-                await self.do_as_user(user, "cancel", cluster=cluster_name, jobs=ids)
+                answer = await self.do_as_user(user, "cancel", cluster=cluster_name, jobs=ids)
+                if answer["failed"]:
+                    problem = "; ".join(f"{job}: {said}" for job, said in answer["failed"].items())
             except LauncherError as exc:
-                self.log.error("Jobs %s of %s can't be cancelled: %s", ", ".join(ids), user, exc)
+                problem = str(exc)
+            if problem:
+                self.log.error("Jobs %s of %s can't be cancelled: %s", ", ".join(ids), user, problem, extra=about)
+            done.append({"user": user, "cluster": cluster_name, "jobs": ids, "cancelled": not problem, "said": problem})
+        return done
+
+    async def find_vanished(self):
+        """Active clusters whose scheduler's job SLURM knows as over, or does not know; the loop above sees to them."""
+        known = await self.slurm.jobs()
+        found = []
+        for cluster in list(self.db.active_clusters()):
+            job_id = cluster.state.get("job_id")
+            job = known.get(job_id)
+            if job_id and (job is None or job.over):
+                found.append(
+                    {
+                        "cluster": cluster.name,
+                        "user": cluster.username,
+                        "job": job_id,
+                        "slurm": job.state if job else "unknown",
+                    }
+                )
+        return found

@@ -4,13 +4,14 @@ import argparse
 import sys
 import traceback
 
-from . import accounts_cli
+from . import accounts_cli, admin_cli
 
 
 def main(arguments=None):
     """Run the command line. Exit code 2 is for everything of which neither yes nor no is known, mistakes of use too."""
     parser = argparse.ArgumentParser(prog="gateway-admin", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
+    admin_cli.add_commands(commands)
     accounts_cli.add_commands(commands)
     options = parser.parse_args(arguments)
     try:

@@ -1,7 +1,11 @@
 """What a monitoring system reads, on a port of the loopback."""
 
-from prometheus_client import Counter, Histogram, start_http_server
+from prometheus_client import REGISTRY, Counter, Histogram, disable_created_metrics, start_http_server
+from prometheus_client.core import GaugeMetricFamily
 
+from .failures import REASONS
+
+disable_created_metrics()  # a second series for each, which nobody reads
 DECISIONS = Counter(
     "accounts_check_decisions",
     "Decisions of the access check, by outcome and where they came from.",
@@ -20,6 +24,87 @@ PORTAL_REQUESTS = Counter(
     "accounts_portal_requests", "Requests to the accounts portal, by what they ask for.", ["what"]
 )
 REVOCATIONS = Counter("accounts_revocations", "Clusters of users who lost the service, by what was done.", ["done"])
+
+START_BUCKETS = (0.5, 1, 2, 5, 10, 20, 60, 300, 900, 3600, 14400, 86400)
+CLUSTER_START_SECONDS = Histogram(
+    "dask_gateway_cluster_start_seconds",
+    "From the request for a cluster until its scheduler runs, the time in SLURM's queue included.",
+    buckets=START_BUCKETS,
+)
+WORKER_START_SECONDS = Histogram(
+    "dask_gateway_worker_start_seconds",
+    "From the decision to start a worker until it has joined its scheduler, the time in SLURM's queue included.",
+    buckets=START_BUCKETS,
+)
+FAILURES = Counter(
+    "dask_gateway_failures",
+    "Clusters that failed and submissions of workers that failed, by reason.",
+    ["what", "reason"],
+)
+for _what in ("cluster", "worker"):
+    for _reason in REASONS:
+        FAILURES.labels(_what, _reason)  # a counter that is there from the start shows its first rise
+LAUNCHER_SECONDS = Histogram(
+    "dask_gateway_launcher_seconds",
+    "How long the launcher took, sudo and sbatch or scancel included, by action and outcome.",
+    ["action", "outcome"],
+    buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180),
+)
+SLURM_SECONDS = Histogram(
+    "dask_gateway_slurm_command_seconds",
+    "How long SLURM took to answer a question of the gateway's, by command.",
+    ["command"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+SLURM_ERRORS = Counter(
+    "dask_gateway_slurm_command_errors",
+    "Questions to SLURM without an answer that could be used, by command.",
+    ["command"],
+)
+ORPHANS = Counter("dask_gateway_orphaned_jobs", "Jobs found that belong to no cluster, and were to be cancelled.")
+
+
+class Population:
+    """The clusters and workers that there are, by state, counted when the metrics are read.
+
+    `db` is the gateway's DataManager, which keeps in memory what is in the database. The metrics are read in a thread
+    of their own: a list of a dictionary's values is made in one step, so the dictionary may change meanwhile.
+    """
+
+    def __init__(self):
+        self.db = None
+
+    def collect(self):
+        clusters = GaugeMetricFamily("dask_gateway_clusters", "Clusters that have not ended.", labels=["state"])
+        workers = GaugeMetricFamily("dask_gateway_workers", "Workers that have not ended.", labels=["state"])
+        if self.db is not None:
+            known = list(self.db.name_to_cluster.values())
+            self._count(clusters, known)
+            self._count(workers, [w for c in known for w in list(c.workers.values())])
+        return [clusters, workers]
+
+    @staticmethod
+    def _count(gauge, things):
+        counts = dict.fromkeys(("pending", "running", "stopping"), 0)
+        for thing in things:
+            state = state_of(thing)
+            if state in counts:
+                counts[state] += 1
+        for state, count in counts.items():
+            gauge.add_metric([state], count)
+
+
+def state_of(thing):
+    """pending, running, stopping or ended: the state of a cluster or worker for people who look from outside."""
+    if thing.status.name in ("STOPPED", "FAILED"):
+        return "ended"
+    if thing.target.name != "RUNNING":
+        return "stopping"
+    return "running" if thing.status.name == "RUNNING" else "pending"
+
+
+POPULATION = Population()
+REGISTRY.register(POPULATION)
 
 
 def serve(port):

@@ -3,10 +3,14 @@
 import asyncio
 import re
 import secrets
+import time
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from traitlets import Dict, Float, Unicode
 from traitlets.config import LoggingConfigurable
+
+from . import metrics
 
 # A job in one of these states is over. Every other state, known or not yet invented, is that of a living job.
 FINAL_STATES = frozenset(
@@ -65,6 +69,16 @@ class Slurm(LoggingConfigurable):
     )
 
     async def _ask(self, *command):
+        name, began = PurePath(command[0]).name, time.monotonic()
+        try:
+            return await self._answer(*command)
+        except SlurmError:
+            metrics.SLURM_ERRORS.labels(name).inc()
+            raise
+        finally:
+            metrics.SLURM_SECONDS.labels(name).observe(time.monotonic() - began)
+
+    async def _answer(self, *command):
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -84,7 +98,7 @@ class Slurm(LoggingConfigurable):
                 raise SlurmError(f"{command[0]} gave no answer in {self.timeout:g} s") from None
             raise
         if process.returncode != 0:
-            said = stderr.decode("utf-8", "replace").strip()
+            said = (stderr.strip() or stdout.strip()).decode("utf-8", "replace")
             raise SlurmError(f"{command[0]} ended with code {process.returncode}: {said}")
         return stdout.decode("utf-8", "replace")
 
@@ -121,6 +135,28 @@ class Slurm(LoggingConfigurable):
             self.log.info("sacct: %s", exc)
             return None
         return parse_accounting(out, job_id)
+
+    async def ping(self):
+        """{host: whether its slurmctld is up}."""
+        try:
+            out = await self._ask(self.scontrol, "ping")
+        except SlurmError as exc:
+            out = str(exc)  # it says so by its code too when one of them is down
+            if " is " not in out:
+                raise
+        return {host: state == "UP" for host, state in re.findall(r"at (\S+) is (UP|DOWN)", out)}
+
+    async def rights(self, user):
+        """What slurmdbd says of the rights of a user of SLURM's: None, Operator or Administrator; '' for unknown."""
+        out = await self._ask(
+            self.sacctmgr, "--noheader", "--parsable2", "--readonly", "show", "user", user, "format=AdminLevel"
+        )
+        return out.strip()
+
+    async def hides_jobs(self):
+        """Whether users' jobs are hidden from all but operators."""
+        out = await self._ask(self.scontrol, "show", "config")
+        return bool(re.search(r"^PrivateData\s*=.*\bjobs\b", out, re.MULTILINE))
 
     async def associations(self, user):
         """What a user may submit to: [(account, partition or "", [QoS, …], default account)]."""

@@ -160,6 +160,7 @@ class Site:
         config.SlurmGatewayBackend.backoff_base_delay = 0.05
         config.SlurmGatewayBackend.backoff_max_delay = 0.1
         config.SlurmGatewayBackend.scheduler_api_timeout = 1
+        config.SlurmGatewayBackend.admin_socket = str(self.path / "admin.sock")
         config.Proxy.externally_managed = True
         config.Proxy.api_token = "proxy-token"
         config.SiteAuthenticator.jupyterhub_api_url = str(self.hub.make_url("/hub/api"))
@@ -192,6 +193,7 @@ class Site:
 
     async def kill(self):
         """What is left of a gateway after SIGKILL: its database."""
+        await self.backend.stop_being_seen()
         await self.backend.task_pool.close()
         for reconciler in self.backend.reconcilers:
             reconciler.cancel()
