@@ -277,6 +277,7 @@ class SlurmGatewayBackend(SlurmBackend):
         self._holds = {}  # names of clusters whose workers could not start, and until when no new one is tried
         self._failed_batches = {}  # names of clusters, and the submission of workers that failed last
         self._tidied = {}  # names of users, and when their folders were tidied
+        self._kept_from_growing = set()  # names of clusters whose users were refused more workers
         self._wake = asyncio.Event()
         self._forget_old_route_numbers()
         # A submission whose end the gateway before did not live to see: there may be a job.
@@ -453,10 +454,30 @@ class SlurmGatewayBackend(SlurmBackend):
             msg = {**msg, "dashboard_address": ""}
         cluster = self.db.get_cluster(cluster_name)
         starting = [w for w in cluster.workers.values() if w.status < JobStatus.RUNNING] if cluster else []
-        await super().on_cluster_heartbeat(cluster_name, msg)
+        count = await self._allowed_count(cluster, msg["count"])
+        await super().on_cluster_heartbeat(cluster_name, {**msg, "count": count})
         for worker in starting:
             if worker.status == JobStatus.RUNNING:
                 metrics.WORKER_START_SECONDS.observe((timestamp() - worker.start_time) / 1000)
+
+    async def _allowed_count(self, cluster, count):
+        """The number of workers that a heartbeat may ask for.
+
+        More than before is scaling like any other: an adaptive scheduler does so by itself for as long as it lives,
+        and its user can write what it sends.
+        """
+        if cluster is None or not cluster.is_active() or count <= cluster.count:
+            return count
+        decision = await self.accounts.check(
+            cluster.username, "grow", audited=cluster.name not in self._kept_from_growing
+        )
+        if decision.allowed:
+            self._kept_from_growing.discard(cluster.name)
+            return count
+        if cluster.name not in self._kept_from_growing:  # it asks again with each heartbeat
+            self._kept_from_growing.add(cluster.name)
+            self.log.warning("Cluster %s of %s may not grow: %s", cluster.name, cluster.username, decision.rule)
+        return min(count, cluster.count)
 
     def _check_heartbeat(self, msg):
         """A heartbeat is written by a process of the user, and its addresses go into the proxy's routes."""
@@ -914,6 +935,7 @@ class SlurmGatewayBackend(SlurmBackend):
         self._holds.pop(cluster.name, None)
         self._failed_batches.pop(cluster.name, None)
         self._doubtful.discard(cluster.name)
+        self._kept_from_growing.discard(cluster.name)
         cluster.ready.set()
         cluster.shutdown.set()
         self.task_pool.spawn(self.tidy(cluster.username))

@@ -9,6 +9,7 @@ import pytest
 from dask_gateway import GatewayClusterError
 
 from slurm_gateway.accounts import AccountsCheck, Decision
+from slurm_gateway.audit import AuditLog
 from slurm_gateway.revocations import Revocations
 
 from .conftest import until
@@ -271,3 +272,25 @@ def test_a_client_of_a_stopped_cluster_reads_why(site):
                 await gateway.scale_cluster(name, 1)
 
     site(test, revocations=0.3)
+
+
+def test_a_scheduler_that_grows_by_itself_gets_no_workers_for_a_user_who_lost_the_service(site, tmp_path):
+    async def test(site):
+        site.backend.accounts.audit = AuditLog(str(tmp_path / "audit.log"), site.backend.log)
+        name = await site.running()
+        await site.heartbeat(name, count=1)
+        await until(lambda: site.batch.living("worker"))
+        site.backend.accounts.holders = set()
+        for _ in range(3):
+            assert await site.heartbeat(name, count=3) == 200
+        assert site.cluster(name).count == 1
+        entries = [e for e in audited(tmp_path) if e["action"] == "grow"]
+        assert [e["decision"] for e in entries] == ["allowed", "refused"], "and not with each heartbeat"
+
+        assert await site.heartbeat(name, count=0) == 200
+        assert site.cluster(name).count == 0, "to shrink is always allowed"
+        site.backend.accounts.holders = {"alice"}
+        await site.heartbeat(name, count=3)
+        await until(lambda: len(site.batch.living("worker")) == 3)
+
+    site(test)
