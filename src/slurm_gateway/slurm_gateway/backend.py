@@ -23,7 +23,7 @@ from dask_gateway_server.traitlets import Type
 from dask_gateway_server.utils import timestamp
 from traitlets import Bool, Dict, Float, Instance, Integer, Unicode, default
 
-from . import accounts, admin_api, failures, jobs, logs, messages, metrics
+from . import accounts, admin_api, dashboards, failures, jobs, logs, messages, metrics
 from .accounts import AccountsCheck
 from .messages import one_line
 from .options import OptionsFor
@@ -32,6 +32,7 @@ from .slurm import Slurm, SlurmError, parse_comment
 
 MIB = 2**20
 PRELOAD = Path(__file__).with_name("gateway_preload.py")
+DASHBOARD_PRELOAD = Path(__file__).with_name("dashboard_preload.py")
 
 
 class LauncherError(Exception):
@@ -173,7 +174,9 @@ class SlurmGatewayBackend(SlurmBackend):
     death_timeout = Float(
         300, help="Seconds after which a worker that can't reach its scheduler ends by itself.", config=True
     )
-    dashboards = Bool(False, help="Whether schedulers and workers serve their dashboards.", config=True)
+    dashboards = Bool(
+        False, help="Whether schedulers and workers serve their dashboards to the gateway's front end.", config=True
+    )
     max_array_size = Integer(
         1000,
         min=1,
@@ -299,6 +302,7 @@ class SlurmGatewayBackend(SlurmBackend):
             self._stopping.set()
 
         app.on_shutdown.append(stop_waiting)
+        app.add_routes(dashboards.routes)
         await super().setup(app)
         # An error of the database is logged with its statement, and with the values there would be users' options.
         self.db.db.hide_parameters = True
@@ -491,6 +495,14 @@ class SlurmGatewayBackend(SlurmBackend):
                     or (host.is_loopback or host.is_unspecified or host.is_link_local or host.is_multicast)
                 ):
                     raise ValueError(f"{key} {one_line(msg[key], 80)} is not one of a compute node")
+            if self.dashboards and msg["dashboard_address"]:
+                # What the owner's browser is shown under the gateway's name comes from there
+                address, scheduler = urlsplit(msg["dashboard_address"]), urlsplit(msg["scheduler_address"])
+                if address.scheme != "http" or not address.port or address.hostname != scheduler.hostname:
+                    where = one_line(msg["dashboard_address"], 80)
+                    raise ValueError(f"dashboard_address {where} is not one of the scheduler's node")
+                if address.path.strip("/") or address.query or address.username is not None:
+                    raise ValueError("dashboard_address is more than an address")
             if type(msg["count"]) is not int or msg["count"] < 0:
                 raise ValueError("the count of workers is not a number")
             for key in ("active_workers", "closing_workers", "closed_workers"):
@@ -522,16 +534,19 @@ class SlurmGatewayBackend(SlurmBackend):
         }
         if self.ca_file:
             environment["SSL_CERT_FILE"] = self.ca_file
-        if not self.dashboards:
-            # The web servers of scheduler and workers have no sign-in: they tell anybody who can reach the node.
-            environment["DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"] = "['distributed.http.health']"
-            environment["DASK_DISTRIBUTED__WORKER__HTTP__ROUTES"] = "['distributed.http.health']"
+        # The web servers of scheduler and workers have no sign-in: they would tell anybody who can reach the node. What
+        # the dashboard needs is added by its preload, behind a guard.
+        environment["DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"] = "['distributed.http.health']"
+        environment["DASK_DISTRIBUTED__WORKER__HTTP__ROUTES"] = "['distributed.http.health']"
+        if self.dashboards:
+            environment["DASK_GATEWAY_DASHBOARD_KEY"] = f"{staging}/{dashboards.KEY_FILE}"
         return environment
 
-    def dashboard_arguments(self):
-        if self.dashboards:
-            return ["--dashboard", "--dashboard-address", f"{self.default_host}:0"]
-        return ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    def dashboard_arguments(self, cluster):
+        if not self.dashboards:
+            return ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+        preload = f"{self.get_staging_directory(cluster)}/{DASHBOARD_PRELOAD.name}"
+        return ["--no-dashboard", "--dashboard-address", f"{self.default_host}:0", "--preload", preload]
 
     def get_scheduler_command(self, cluster):
         return [
@@ -539,7 +554,7 @@ class SlurmGatewayBackend(SlurmBackend):
             *("--protocol", "tls"),
             *("--host", self.default_host),
             *("--port", "0"),
-            *self.dashboard_arguments(),
+            *self.dashboard_arguments(cluster),
             *("--preload", "dask_gateway.scheduler_preload"),
             *("--preload", f"{self.get_staging_directory(cluster)}/{PRELOAD.name}"),
             *("--dg-api-address", f"{self.default_host}:0"),
@@ -556,7 +571,7 @@ class SlurmGatewayBackend(SlurmBackend):
             *("--nthreads", str(cluster.config.worker_threads)),
             *("--memory-limit", str(cluster.config.worker_memory)),
             *("--death-timeout", f"{self.death_timeout:g}"),
-            *self.dashboard_arguments(),
+            *self.dashboard_arguments(cluster),
         ]
         return [*command, "--lifetime", lifetime] if lifetime else command
 
@@ -621,6 +636,9 @@ class SlurmGatewayBackend(SlurmBackend):
                 "dask.token": cluster.token,
                 PRELOAD.name: PRELOAD.read_text(),
             }
+            if self.dashboards:
+                request["files"][DASHBOARD_PRELOAD.name] = DASHBOARD_PRELOAD.read_text()
+                request["files"][dashboards.KEY_FILE] = dashboards.key_of(cluster)
         return request
 
     async def do_as_user(self, user, action, **request):

@@ -42,7 +42,7 @@ JOB = re.compile(r"[1-9][0-9]{0,9}(_[0-9]{1,7})?")
 BATCH = re.compile(r"[0-9a-f]{16}")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,63}")
 KINDS = ("scheduler", "worker")
-FILES = ("dask.crt", "dask.pem", "dask.token", "gateway_preload.py")
+FILES = ("dask.crt", "dask.pem", "dask.token", "dask.dashboard", "gateway_preload.py", "dashboard_preload.py")
 
 # What sbatch and scancel write when slurmctld does not answer: worth another try later.
 AWAY = re.compile(
