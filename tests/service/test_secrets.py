@@ -11,6 +11,7 @@ FILES = [
     ("hub", "/var/lib/jupyterhub/jupyterhub.sqlite", "root:root", "600"),
     ("gateway", "/etc/dask-gateway/gateway.env", "root:root", "600"),
     ("gateway", "/etc/dask-gateway/proxy.env", "root:root", "600"),
+    ("gateway", "/etc/dask-gateway/pages.env", "root:root", "600"),
     ("gateway", "/var/lib/dask-gateway/dask_gateway.sqlite", "dask-gateway:dask-gateway", "600"),
     ("controller", "/etc/slurm/slurmdbd.conf", "slurm:slurm", "600"),
     *(
@@ -87,6 +88,9 @@ def test_a_jobs_secrets_are_not_to_be_had_by_another_user(login_python, no_clust
     secrets = {"API token": scenario.environment_of(node, "alice", "DASK_GATEWAY_API_TOKEN")}
     key = scenario.host("node1").check_output("cat /home/users/alice/.dask-gateway/*/dask.pem")
     secrets["TLS key"] = key.splitlines()[1]
+    secrets["dashboard key"] = scenario.host("node1").check_output(
+        "cat /home/users/alice/.dask-gateway/*/dask.dashboard"
+    )
 
     look = (
         "scontrol show job -d; squeue -o %all; sacct -a -o all -P; ps axwwe; "

@@ -1,0 +1,87 @@
+"""A real browser, Debian's chromium without a screen, that finds the service under the names that users know."""
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import scenario
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+SCREENSHOTS = scenario.STATE / "screenshots"
+# The browser starts no conversation of its own
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]  # fmt: skip
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser; its contexts are people with cookies of their own."""
+    program = shutil.which("chromium")
+    assert program, "chromium is missing: script/test service installs it, or apt-get install chromium libatomic1"
+    names = {"hub": "site_notebook_host", "gateway": "site_gateway_host"}
+    ports = {name: scenario.published_url(name).rpartition(":")[2] for name in names}
+    rules = ", ".join(f"MAP {scenario.site()[names[name]]}:443 127.0.0.1:{port}" for name, port in ports.items())
+    # Whatever proxy this machine has, the service is here
+    environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program,
+            args=[*QUIET, f"--host-resolver-rules={rules}", "--no-proxy-server"],
+            env=environment,
+        )
+        yield browser
+        browser.close()
+
+
+class Person:
+    """One person at a browser."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, browser: Browser, name: str | None = None):
+        # The scenario's authority is not the browser's: the certificates are tested by the other clients
+        self.context: BrowserContext = browser.new_context(
+            ignore_https_errors=True,
+            bypass_csp=True,  # a test's scripts run in the pages
+            viewport={"width": 1280, "height": 800},
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        self.context.set_default_timeout(45_000)
+        self.name = name
+        self.hub = f"https://{scenario.site()['site_notebook_host']}"
+        self.gateway = f"https://{scenario.site()['site_gateway_host']}"
+
+    def open(self, url: str) -> Page:
+        """Open an address in a new tab."""
+        page = self.context.new_page()
+        page.goto(url)
+        return page
+
+    def fill_in(self, page: Page) -> None:
+        """Sign in on the page that asks for it."""
+        page.fill("#username_input", self.name)
+        page.fill("#password_input", scenario.passwords()[self.name])
+        page.click("#login_submit")
+
+    def status(self, page: Page, path: str) -> int:
+        """The status that a request of an open page's own script gets."""
+        return page.evaluate("path => fetch(path, {redirect: 'manual'}).then(answer => answer.status)", path)
+
+    def websocket(self, page: Page, path: str) -> str:
+        """Whether a page's script can open a websocket."""
+        return page.evaluate(
+            """path => new Promise(done => {
+                const socket = new WebSocket(`wss://${location.host}${path}`, ["bokeh", "none"]);
+                socket.onopen = () => done("open");
+                socket.onerror = () => done("refused");
+            })""",
+            path,
+        )
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Keep what a person sees, for people to look at."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")

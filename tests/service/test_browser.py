@@ -1,0 +1,236 @@
+"""The service in a real browser: dashboards, clusters, tokens. Screenshots stay in .state/<prefix>/screenshots."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import scenario
+from axe_playwright_python.sync_playwright import Axe
+from browser import Person, chromium, screenshot
+
+PROGRAM = """
+import time
+import dask_gateway
+from distributed import fire_and_forget
+
+gateway = dask_gateway.Gateway(auth="jupyterhub")
+cluster = gateway.new_cluster(shutdown_on_close=False)
+cluster.scale(1)
+client = cluster.get_client()
+client.wait_for_workers(1)
+for n in range(600):
+    fire_and_forget(client.submit(lambda n: time.sleep(0.5), n, key=f"nap-{n}"))
+print(cluster.name, client.dashboard_link)
+"""
+# What Dask's dashboard links to, and what its pages load
+PATHS = [
+    *("", "status", "workers", "tasks", "system", "profile", "graph", "groups", "individual-plots.json"),
+    *("individual-task-stream", "individual-workers", "hardware", "shuffle", "profile-server", "events"),
+    *("info/main/workers.html", "info/main/logs.html", "json/counts.json", "health"),
+    *("statics/css/base.css", "static/js/bokeh.min.js"),
+]
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def alices_browser(chrome) -> Person:
+    return Person(chrome, "alice")
+
+
+@pytest.fixture(scope="module")
+def carols_browser(chrome) -> Person:
+    return Person(chrome, "carol")
+
+
+@pytest.fixture(scope="module")
+def cluster(token_file):
+    """Alice's cluster, with a worker that has something to do for minutes."""
+    token_file("alice")
+    scenario.put_file("login", "alice", "/home/users/alice/naps.py", PROGRAM)
+    done = scenario.as_user("login", "alice", "module load jaspy && python naps.py")
+    assert done.returncode == 0, done.stderr
+    name, link = done.stdout.split()
+    yield SimpleNamespace(name=name, link=link)
+    stop = f"import dask_gateway; dask_gateway.Gateway(auth='jupyterhub').stop_cluster('{name}')"
+    scenario.as_user("login", "alice", f'module load jaspy && python -c "{stop}"')
+    scenario.wait_until("alice's jobs have ended", lambda: not scenario.jobs_of("alice"))
+
+
+def live(page) -> None:
+    """The page draws what comes through its websocket."""
+    page.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].roots().length")
+    page.wait_for_function(
+        """() => {
+            const changes = window.changes ??= {count: 0, on: null};
+            changes.on ??= Bokeh.documents.forEach(one => one.on_change(() => changes.count++)) || true;
+            return changes.count > 5;
+        }"""
+    )
+
+
+def test_the_dashboard_opens_after_signing_in_and_is_live(cluster, alices_browser):
+    assert cluster.link == f"{alices_browser.gateway}/clusters/{cluster.name}/status"
+    page = alices_browser.open(cluster.link)
+    assert page.url.startswith(f"{alices_browser.hub}/hub/login")
+    screenshot(page, "sign-in")
+    alices_browser.fill_in(page)
+    page.wait_for_url(cluster.link)
+    live(page)
+    # The task stream shows what the worker does
+    page.wait_for_function("Bokeh.documents[0].get_model_by_name('task_stream').renderers[0].data_source.length > 0")
+    screenshot(page, "dashboard")
+
+
+def test_every_page_of_the_dashboard_is_for_the_owner_and_for_nobody_else(cluster, alices_browser, carols_browser):
+    page = alices_browser.open(cluster.link)
+    carols = carols_browser.open(cluster.link)
+    carols_browser.fill_in(carols)
+    carols.wait_for_url(cluster.link)
+    assert "belongs to somebody else" in carols.inner_text("main")
+    screenshot(carols, "refused")
+    folder = f"/clusters/{cluster.name}/"
+    plots = page.evaluate(f"fetch('{folder}individual-plots.json').then(answer => answer.json())")
+    for path in [*PATHS, *(plot.lstrip("/") for plot in plots.values())]:
+        assert alices_browser.status(page, folder + path) in ((200, 0) if not path else (200,)), path
+        assert carols_browser.status(carols, folder + path) == 403, path
+    assert carols_browser.websocket(carols, f"{folder}status/ws") == "refused"
+    assert alices_browser.websocket(page, f"{folder}status/ws") == "open"
+
+
+@pytest.mark.parametrize(
+    "path", [*PATHS, "status/ws", "proxy/1/10.0.0.1/status", "%2e%2e/api/v1/routes", "no/such/page"]
+)
+@pytest.mark.parametrize("loads", ["navigate", "cors"])
+def test_nobody_who_is_not_signed_in_sees_a_page_of_a_dashboard(cluster, path, loads):
+    answer = scenario.get(
+        "gateway", f"/clusters/{cluster.name}/{path}", headers={"Sec-Fetch-Mode": loads, "X-Dask-Dashboard-Key": "x"}
+    )
+    assert answer.status_code == (302 if loads == "navigate" else 403) or "%2e" in path
+    assert "bokeh" not in answer.text.lower()
+    if answer.status_code == 302:
+        assert answer.headers["Location"].startswith(f"https://{scenario.site()['site_notebook_host']}/hub/")
+
+
+def test_a_workers_page_opens_through_the_schedulers(cluster, alices_browser):
+    page = alices_browser.open(f"{alices_browser.gateway}/clusters/{cluster.name}/info/main/workers.html")
+    page.click("text=dashboard")
+    page.wait_for_url(re.compile(r".*/proxy/[0-9]+/[0-9.]+/status"))
+    live(page)
+    screenshot(page, "worker")
+
+
+def test_a_compute_nodes_ports_show_nothing_of_a_dashboard(cluster):
+    """From another host, and to another user of the same node."""
+    asked = 0
+    for node in ("node1", "node2"):
+        listening = scenario.host(node).check_output("ss -Hltn4 | awk '{print $4}'").split()
+        ports = {int(address.rpartition(":")[2]) for address in listening if not address.startswith("127.")}
+        urls = [f"http://{node}:{port}{path}" for port in ports if port > 30000 for path in PROBED]
+        asked += len(urls)
+        for host, user in (("login", "carol"), (node, "carol"), ("gateway", "nobody")):
+            answers = scenario.host(host).run("runuser -u %s -- python3 -c %s %s", user, ASK, " ".join(urls))
+            assert answers.rc == 0, answers.stderr
+            for line in answers.stdout.splitlines():
+                url, _, answer = line.partition(" ")
+                assert answer in NOTHING, (host, user, url, answer)
+    assert asked >= 5 * len(PROBED), "scheduler and worker have two ports each, and the scheduler's API has one"
+
+
+PROBED = ("/", "/status", "/health", "/info/main/workers.html", "/status/ws")
+# The API for the gateway has paths of its own; what speaks TLS closes the connection
+NOTHING = {"403 ''", "no answer", "404 '<html><title>404: Not Found</title><body>404: Not Found</body></html>'"}
+ASK = """
+import http.client, sys, urllib.error, urllib.request
+for url in sys.argv[1].split():
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            print(url, answer.status, repr(answer.read().decode()))
+    except urllib.error.HTTPError as error:
+        print(url, error.code, repr(error.read().decode()))
+    except (OSError, http.client.HTTPException):
+        print(url, "no answer")
+"""
+
+
+def test_a_dashboards_key_stands_in_no_log(cluster):
+    key = scenario.host("node1").check_output("cat /home/users/alice/.dask-gateway/%s/dask.dashboard", cluster.name)
+    logs = "journalctl --no-pager -q -o cat; cat /var/log/nginx/*.log; ps axwwe"
+    logs += "; cat /home/users/alice/.dask-gateway/logs/*/*.log"
+    for host in ("gateway", "node1", "node2"):
+        assert scenario.secrets_in(host, {"key": key}, f"({logs}) 2>/dev/null") == []
+
+
+def test_the_list_of_clusters_leads_to_the_dashboard_and_stops_a_cluster(cluster, alices_browser):
+    page = alices_browser.open(alices_browser.gateway)
+    row = page.get_by_role("row").filter(has_text=cluster.name)
+    assert re.search(r"running\s+1\s+1\s+0.5 GiB\s+\d+ min", row.inner_text())
+    assert serious_findings(page) == []
+    screenshot(page, "clusters")
+    row.get_by_role("link", name="Open").click()
+    page.wait_for_url(cluster.link)
+    page.go_back()
+    row.get_by_role("button", name="Stop").click()
+    page.wait_for_url(f"{alices_browser.gateway}/")
+    scenario.wait_until("alice's jobs have ended", lambda: not scenario.jobs_of("alice"))
+    page.reload()
+    assert "You have no cluster" in page.inner_text("main")
+    page.goto(cluster.link)
+    assert "has ended" in page.inner_text("main")
+    assert serious_findings(page) == []
+
+
+def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoked(alices_browser, hub_user):
+    page = alices_browser.open(f"{alices_browser.hub}/hub/token")
+    if "/hub/login" in page.url:
+        alices_browser.fill_in(page)
+    page.fill("#token-note", "from the browser")
+    assert "90 days" in page.inner_text("#token-expiration-seconds option:checked")  # the site's maximum
+    page.fill("#token-scopes", "access:services!service=dask-gateway")
+    page.click("#request-token-form button[type=submit]")
+    page.wait_for_selector("#token-area", state="visible")
+    token = page.inner_text("#token-result")
+    page.locator("#token-result").evaluate("element => element.textContent = '0'.repeat(32)")  # no secret in a picture
+    screenshot(page, "token")
+
+    path = "/home/users/alice/.config/dask/gateway.yaml"
+    scenario.put_file("login", "alice", path, scenario.gateway_yaml(token))
+    compute = (
+        "module load jaspy && python -c \"import dask_gateway; g = dask_gateway.Gateway(auth='jupyterhub'); "
+        'c = g.new_cluster(); c.scale(1); print(c.get_client().submit(sum, [40, 2]).result(timeout=90)); c.shutdown()"'
+    )
+    done = scenario.as_user("login", "alice", compute)
+    assert done.stdout.split() == ["42"], done.stderr
+
+    page.reload()
+    row = page.locator("tr.token-row").filter(has_text="from the browser")
+    assert "access:services!service=dask-gateway" in row.locator("pre").all_text_contents()
+    row.get_by_role("button", name="revoke").click()
+    row.wait_for(state="detached")
+    refused = scenario.as_user("login", "alice", compute)
+    assert refused.returncode != 0
+    assert "was revoked" in refused.stderr
+    scenario.host("login").run("rm -f %s", path)
+
+
+def test_signing_out_of_the_hub_ends_the_session_at_the_gateway(alices_browser):
+    page = alices_browser.open(alices_browser.gateway)
+    assert "Your Dask clusters" in page.inner_text("main")
+    page.get_by_role("link", name="Sign out").click()
+    page.wait_for_load_state()
+
+    def sign_in_is_asked_for() -> bool:
+        page.goto(alices_browser.gateway)
+        return "/hub/login" in page.url
+
+    scenario.wait_until("the session has ended", sign_in_is_asked_for, timeout=20)
+
+
+def serious_findings(page) -> list[str]:
+    """What axe-core finds that keeps people from using a page."""
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {one['help']}" for one in found if one["impact"] in ("serious", "critical")]
