@@ -56,7 +56,7 @@ class NotebookSpawner(SystemdSpawner):
             raise self._refusal(str(error), "account") from error
         sentence = await self.authenticator.refusal(self.user.name, "start a server")
         if sentence:
-            raise SpawnException(sentence, reason="service")
+            raise _shown(SpawnException(sentence, reason="service"))
         self.default_shell = account.pw_shell
         await self._end_what_runs()
         self._starting = True
@@ -98,10 +98,13 @@ class NotebookSpawner(SystemdSpawner):
     def _refusal(self, sentence: str, reason: str) -> SpawnException:
         if self.support_address:
             sentence += f" If you need help, write to {self.support_address}."
-        refusal = SpawnException(sentence, reason=reason)
-        # What the page shows that follows a server's start, else the name of the class and more
-        refusal.jupyterhub_message = sentence
-        return refusal
+        return _shown(SpawnException(sentence, reason=reason))
+
+
+def _shown(refusal: SpawnException) -> SpawnException:
+    """Have the page that follows a server's start show the sentence; else it names the class and more."""
+    refusal.jupyterhub_message = refusal.message
+    return refusal
 
 
 def _owner(path: Path) -> int | None:
