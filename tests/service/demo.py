@@ -43,12 +43,13 @@ The service is running.
              the scenario's own; a browser warns until it trusts this certificate
   users      name     password
 {users}
-             alice and carol hold the service 'dask'; bob does not, and reads where to apply
+             alice and carol hold the service 'dask' at the accounts portal; bob does not, and reads where to apply
 
 Look around
   a login host, as alice      docker exec -it {scenario.PREFIX}-login runuser -l alice
   the batch cluster's queue   docker exec {scenario.PREFIX}-controller squeue
   the gateway's journal       docker exec {scenario.PREFIX}-gateway journalctl -fu dask-gateway
+  may bob, and why not        docker exec {scenario.PREFIX}-gateway gateway-admin accounts check bob
   the snippet                 examples/first_cluster.py.j2
   remove all of it            script/demo --down""")
     return 0

@@ -36,6 +36,8 @@ NAMES = (
     "site_software_directory",
     "site_accounts_apply_url",
     "site_directory_users",
+    "common_timezone",
+    "scenario_accounts_portal",
     "accounts_check_allowed_max_age",
     "accounts_check_refused_max_age",
     "dask_gateway_revocation_time",

@@ -13,6 +13,7 @@ FILES = [
     ("gateway", "/etc/dask-gateway/proxy.env", "root:root", "600"),
     ("gateway", "/etc/dask-gateway/pages.env", "root:root", "600"),
     ("gateway", "/var/lib/dask-gateway/dask_gateway.sqlite", "dask-gateway:dask-gateway", "600"),
+    ("gateway", "/etc/accounts-check/dask-gateway/client-secret", "dask-gateway:root", "600"),
     ("controller", "/etc/slurm/slurmdbd.conf", "slurm:slurm", "600"),
     *(
         (host, "/etc/munge/munge.key", "munge:munge", "400")
