@@ -23,7 +23,7 @@ from dask_gateway_server.traitlets import Type
 from dask_gateway_server.utils import timestamp
 from traitlets import Bool, Dict, Float, Instance, Integer, Unicode, default
 
-from . import accounts, admin_api, dashboards, failures, jobs, logs, messages, metrics
+from . import accounts, admin_api, dashboards, failures, jobs, logs, messages, metrics, wire
 from .accounts import AccountsCheck
 from .messages import one_line
 from .options import OptionsFor
@@ -302,6 +302,7 @@ class SlurmGatewayBackend(SlurmBackend):
             self._stopping.set()
 
         app.on_shutdown.append(stop_waiting)
+        app.middlewares.append(wire.json_objects)
         app.add_routes(dashboards.routes)
         await super().setup(app)
         # An error of the database is logged with its statement, and with the values there would be users' options.
@@ -668,6 +669,9 @@ class SlurmGatewayBackend(SlurmBackend):
             async with asyncio.timeout(self.launcher_timeout):
                 stdout, stderr = await process.communicate(data)
         except TimeoutError:
+            # It runs as another user, so it can't be killed from here; it ends by itself, see launcher.TIME.
+            with contextlib.suppress(OSError):
+                process._transport.close()
             raise LauncherError(f"no answer in {self.launcher_timeout:g} s", temporary=True) from None
         try:
             answer = json.loads(stdout)
@@ -931,9 +935,24 @@ class SlurmGatewayBackend(SlurmBackend):
         try:
             await self.cancel(cluster, self.worker_jobs(cluster), last=scheduler, remove=True)
         except LauncherError as exc:
-            if scheduler or exc.source != "sudo":
+            # Nothing is ever submitted for a user whom sudo does not let us act for. And what is over needs no cancel,
+            # also if it can't be had any more, as for a user who has left the group meanwhile.
+            never_submitted = exc.source == "sudo" and not self.living_jobs(cluster)
+            if not never_submitted and not await self.is_over(cluster):
                 raise
-            # Nothing was ever submitted for a user whom sudo does not let us act for, so nothing is left.
+            self.log.warning("Cluster %s of %s: %s", cluster.name, cluster.username, exc)
+
+    async def is_over(self, cluster):
+        """Whether SLURM says of each job of a cluster that it has ended."""
+        ids = self.living_jobs(cluster)
+        known = await self.slurm.jobs([cluster.username])
+        if any(job_id in known and not known[job_id].over for job_id in ids):
+            return False
+        for job_id in ids:
+            ending = known.get(job_id) or await self.slurm.ending(job_id)
+            if ending is None or not ending.over:
+                return False
+        return bool(ids)
 
     async def _cluster_to_stopped(self, cluster):
         """Cancel first; the cluster counts as stopped when SLURM has taken that. Upstream forgets what failed."""
@@ -971,6 +990,8 @@ class SlurmGatewayBackend(SlurmBackend):
         else:
             if answer["removed"]:
                 self.log.info("Removed %d old folders of %s", len(answer["removed"]), username)
+            for problem in answer["problems"][:10]:
+                self.log.warning("A folder of %s is not tidied: %s", username, problem, extra={"user": username})
 
     async def _worker_to_stopped(self, worker):
         job_id = worker.state.get("job_id")

@@ -22,6 +22,7 @@ import json
 import os
 import pwd
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -35,7 +36,10 @@ SCRIPT_LIMIT = 2 * 1024 * 1024
 FILE_LIMIT = 64 * 1024
 LOG_LIMIT = 16 * 1024
 COMMAND_TIMEOUT = 120
+REMOVAL_TIME = 20
+TIME = 150  # for all of it, less than the gateway waits
 CLOSING_TIME = 1.0
+DEPTH = 40
 
 CLUSTER = re.compile(r"[0-9a-f]{32}")
 JOB = re.compile(r"[1-9][0-9]{0,9}(_[0-9]{1,7})?")
@@ -213,10 +217,26 @@ def write_file(folder, name, content):
         raise
 
 
-def remove_folder(name, parent):
-    """Remove a folder with what is in it. A link in its place is removed as a link."""
+def open_own_folder(name, parent):
+    """A descriptor of a folder in which everything can be read and removed, whatever its owner has closed."""
+    handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
-        descriptor = open_folder(name, parent)
+        status = os.fstat(handle)
+        if status.st_uid == os.getuid() and status.st_mode & 0o700 != 0o700:
+            os.chmod(f"/proc/self/fd/{handle}", 0o700)  # noqa: PTH101
+    finally:
+        os.close(handle)
+    return open_folder(name, parent)
+
+
+def remove_folder(name, parent, deadline, depth=0):
+    """Remove a folder with what is in it, or as much of it as can be: keys do not stay because something else does.
+
+    A link in its place is removed as a link. The user may have put anything there: folders that nobody can read, or
+    that are in each other thousands of times, or with more files than can be removed in a while.
+    """
+    try:
+        descriptor = open_own_folder(name, parent)
     except FileNotFoundError:
         return
     except OSError as exc:
@@ -224,14 +244,33 @@ def remove_folder(name, parent):
             raise
         os.unlink(name, dir_fd=parent)
         return
+    problems = {}
     try:
-        for entry in os.listdir(descriptor):
-            if stat.S_ISDIR(os.stat(entry, dir_fd=descriptor, follow_symlinks=False).st_mode):
-                remove_folder(entry, descriptor)
-            else:
-                os.unlink(entry, dir_fd=descriptor)
+        if depth > DEPTH:
+            raise Failed(f"'{name}' is more than {DEPTH} folders deep")
+        while True:
+            # Some at a time: there may be millions
+            with os.scandir(descriptor) as found:
+                some = (entry.name for _, entry in zip(range(1000 + len(problems)), found, strict=False))
+                entries = [entry for entry in some if entry not in problems]
+            if not entries:
+                break
+            for entry in entries:
+                if time.monotonic() > deadline:
+                    raise Failed(f"'{name}' holds more than can be removed at once")
+                try:
+                    if stat.S_ISDIR(os.stat(entry, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                        remove_folder(entry, descriptor, deadline, depth + 1)
+                    else:
+                        os.unlink(entry, dir_fd=descriptor)
+                except FileNotFoundError:
+                    continue
+                except (OSError, Failed) as exc:
+                    problems[entry] = exc
     finally:
         os.close(descriptor)
+    for problem in problems.values():
+        raise problem
     os.rmdir(name, dir_fd=parent)
 
 
@@ -272,6 +311,8 @@ def run(command, config, user, stdin=b""):
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise Failed(f"{command[0]} did not answer in {COMMAND_TIMEOUT} s", temporary=True) from None
+    except OSError as exc:
+        raise Failed(f"{command[0]} can't be run: {exc.strerror}", temporary=True) from None
     finally:
         os.umask(old_umask)
     return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
@@ -375,7 +416,7 @@ def cancel(request, config, user):
     except FileNotFoundError:
         answer["removed"] = remove
         return answer
-    except OSError as exc:
+    except Exception as exc:
         answer["problems"].append(str(exc))
         return answer
     if log:
@@ -384,13 +425,13 @@ def cancel(request, config, user):
             if note:
                 add_line(logs, f"{log}.log", note)
             answer["log"] = last_lines(logs, f"{log}.log", lines)
-        except (OSError, Failed) as exc:
+        except Exception as exc:
             answer["problems"].append(str(exc))
     if remove:
         try:
-            remove_folder(cluster, folder)
+            remove_folder(cluster, folder, time.monotonic() + REMOVAL_TIME)
             answer["removed"] = True
-        except (OSError, Failed) as exc:
+        except Exception as exc:
             answer["problems"].append(str(exc))
     return answer
 
@@ -427,6 +468,7 @@ def tidy(request, config, user):
     only(request, "keep")
     keep = set(listed(request, "keep", CLUSTER, 10_000))
     oldest = time.time() - 86400 * float(config["log_days"])
+    deadline = time.monotonic() + REMOVAL_TIME
     answer = {"removed": [], "problems": []}
     try:
         folder = open_folder(config["folder"], open_folder(user.pw_dir))
@@ -439,9 +481,9 @@ def tidy(request, config, user):
                 continue
             try:
                 if is_old(name):
-                    remove_folder(name, parent)
+                    remove_folder(name, parent, deadline)
                     answer["removed"].append(name)
-            except (OSError, Failed) as exc:
+            except Exception as exc:
                 answer["problems"].append(str(exc))
 
     # A staging folder that is younger than a minute may be of a cluster that is just being submitted.
@@ -450,21 +492,26 @@ def tidy(request, config, user):
         logs = open_folder("logs", folder)
     except FileNotFoundError:
         return answer
-    sweep(logs, lambda name: newest(name, logs) < oldest)
+    except (OSError, Failed) as exc:
+        answer["problems"].append(str(exc))
+        return answer
+    sweep(logs, lambda name: untouched_since(oldest, name, logs))
     return answer
 
 
-def newest(name, parent):
-    """The time of the last change in a folder of logs."""
+def untouched_since(then, name, parent):
+    """Whether nothing in a folder of logs has changed since."""
     status = os.lstat(name, dir_fd=parent)
     if not stat.S_ISDIR(status.st_mode):
-        return status.st_mtime
-    descriptor = open_folder(name, parent)
+        return status.st_mtime < then
+    descriptor = open_own_folder(name, parent)
     try:
-        times = [os.lstat(entry, dir_fd=descriptor).st_mtime for entry in os.listdir(descriptor)]
+        with os.scandir(descriptor) as found:
+            return status.st_mtime < then and all(
+                os.lstat(entry.name, dir_fd=descriptor).st_mtime < then for entry in found
+            )
     finally:
         os.close(descriptor)
-    return max([status.st_mtime, *times])
 
 
 ACTIONS = {"submit": submit, "cancel": cancel, "tidy": tidy}
@@ -501,17 +548,25 @@ def answer(data):
         return {"ok": False, "source": "launcher", "error": f"{type(exc).__name__}: {exc}"}
 
 
+def too_long(*_):
+    """What SIGALRM does: the gateway can't end a program that runs as another user."""
+    raise Failed(f"not done in {TIME} s", temporary=True)
+
+
 def main():
     """Read a request and write its answer."""
     try:
+        signal.signal(signal.SIGALRM, too_long)
+        signal.alarm(TIME)
         data = sys.stdin.buffer.read(REQUEST_LIMIT + 1)
     except BaseException:
         data = b""
     line = json.dumps(answer(data)) + "\n"
     try:
+        signal.alarm(0)
         sys.stdout.write(line)
         sys.stdout.flush()
-    except OSError:
+    except BaseException:
         os._exit(1)  # nobody listens any more
 
 

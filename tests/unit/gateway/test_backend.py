@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import itertools
+import json
 import re
 import shlex
 import time
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -14,7 +16,7 @@ from aiohttp.test_utils import TestServer
 from dask_gateway import GatewayClusterError
 
 from slurm_gateway import launcher
-from slurm_gateway.backend import LauncherError
+from slurm_gateway.backend import LauncherError, SlurmGatewayBackend
 from slurm_gateway.slurm import Job
 
 from .conftest import until
@@ -730,5 +732,100 @@ def test_a_cluster_that_ends_by_itself_counts_as_stopped_and_takes_its_workers_a
         site.batch.end(site.cluster(name).state["job_id"], "COMPLETED", exit_code="0:0")
         await until(lambda: site.cluster(name).status.name == "STOPPED")
         assert site.batch.living() == []
+
+    site(test)
+
+
+def test_a_cluster_whose_user_left_the_group_is_held_until_slurm_says_that_its_jobs_are_over(site):
+    """Sudo refuses to act for such a user: nothing can be cancelled, and nothing is given up while it runs."""
+
+    async def test(site):
+        name = await site.running()
+        await site.heartbeat(name, count=1)
+        await until(lambda: site.workers(name, "SUBMITTED"))
+        original = site.batch.do_as_user
+
+        async def refused(user, action, **request):
+            if action == "cancel":
+                raise LauncherError("Sorry, user dask-gateway is not allowed to execute …", source="sudo")
+            return await original(user, action, **request)
+
+        site.backend.do_as_user = refused
+        async with site.client() as gateway:
+            await gateway.stop_cluster(name)
+        await asyncio.sleep(0.5)
+        assert site.cluster(name).status.name == "CLOSING"
+        worker, scheduler = site.workers(name)[0].state["job_id"], site.cluster(name).state["job_id"]
+        site.batch.end(scheduler, "TIMEOUT")
+        await asyncio.sleep(0.3)
+        assert site.cluster(name).status.name == "CLOSING"
+        site.batch.accounting[worker] = Job(worker, "COMPLETED")
+        del site.batch.known[worker]
+        await until(lambda: site.cluster(name).status.name == "STOPPED")
+
+    site(test)
+
+
+def test_jobs_that_slurm_accepted_to_cancel_and_that_run_on_are_cancelled_again(site):
+    async def test(site):
+        name = await site.running()
+        job = site.cluster(name).state["job_id"]
+        site.batch.end = lambda *_, **__: None  # scancel says yes, and nothing happens
+        async with site.client() as gateway:
+            await gateway.stop_cluster(name)
+        await until(lambda: site.cluster(name).status.name == "STOPPED")
+        assert site.batch.living() == [job]
+        del site.batch.end
+        await until(lambda: site.batch.living() == [])
+
+    site(test)
+
+
+def test_a_launcher_that_gives_no_answer_leaves_no_open_pipes(tmp_path):
+    sudo = tmp_path / "sudo"
+    sudo.write_text("#!/bin/bash\nexec sleep 30\n")
+    sudo.chmod(0o755)
+    backend = SlurmGatewayBackend(sudo=str(sudo), launcher_timeout=0.2)
+
+    async def ask():
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(3):
+            with pytest.raises(LauncherError, match=r"no answer in 0\.2 s") as caught:
+                await backend.do_as_user("alice", "tidy", keep=[])
+            assert caught.value.temporary
+        await asyncio.sleep(0.1)
+        return len(list(Path("/proc/self/fd").iterdir())) - before
+
+    assert asyncio.run(ask()) <= 1  # the loop's own watch over its children
+
+
+@pytest.mark.parametrize("size", [10_000_000, 900_000])
+@pytest.mark.parametrize("field", ["worker_setup", "account", "time_limit", "environment_variables", "x" * 100])
+def test_ten_megabytes_in_a_request_are_refused_at_once(site, size, field):
+    async def test(site):
+        value = {"A": "x" * size} if field == "environment_variables" else "x" * size
+        began = time.monotonic()
+        status, answer = await post(site, json.dumps({"cluster_options": {field: value}}))
+        assert time.monotonic() - began < 5
+        assert status in (413, 422)
+        assert len(json.dumps(answer)) < 2000
+        assert site.batch.requests == []
+
+    site(test)
+
+
+async def post(site, body):
+    headers = {"Authorization": "jupyterhub alice-token", "Content-Type": "application/json"}
+    async with site.http.post(f"{site.url}/api/v1/clusters/", data=body, headers=headers) as response:
+        return response.status, await response.json(content_type=None)
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", '"x"', "[" * 100_000, "\x00", '{"cluster_options": [1]}', "9" * 5000])
+def test_what_is_no_request_is_answered_with_a_sentence(site, body):
+    async def test(site):
+        status, answer = await post(site, body)
+        assert status == 422
+        assert answer["error"]
+        assert site.batch.requests == []
 
     site(test)

@@ -1,9 +1,11 @@
 """The launcher: three actions with data that is checked, whoever sends it."""
 
+import io
 import json
 import os
 import pwd
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -422,6 +424,154 @@ def test_tidy_removes_expired_logs_and_left_folders_and_nothing_else(site):
     assert (answer["ok"], sorted(set(answer["removed"])), answer["problems"]) == (True, [old], [])
     assert sorted(path.name for path in site.folder.iterdir()) == sorted([kept, young, "logs", "notes"])
     assert sorted(path.name for path in (site.folder / "logs").iterdir()) == sorted([kept, young])
+
+
+# -- what a user may have made of the folders ---------------------------------------------------------------------
+
+
+def test_a_folder_thousands_of_levels_deep_keeps_no_job_and_no_key_alive(site):
+    site.ask(**submission())
+    folder = os.open(site.folder / CLUSTER, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=folder)
+        folder, parent = os.open("d", os.O_RDONLY, dir_fd=folder), folder
+        os.close(parent)
+    os.close(folder)
+    answer = site.ask(action="cancel", jobs=["4711"], remove=True)
+    assert (answer["ok"], answer["failed"], answer["removed"]) == (True, {}, False)
+    assert "folders deep" in answer["problems"][0]
+    assert [path.name for path in (site.folder / CLUSTER).iterdir()] == ["d"]
+
+
+@pytest.mark.parametrize("what", ["dask.crt", "dask.pem", "dask.token"])
+def test_what_cannot_be_removed_does_not_keep_the_rest(site, monkeypatch, what):
+    site.ask(**submission())
+    unlink = os.unlink
+
+    def stuck(name, **kwargs):
+        if name == what:
+            raise OSError(16, "Device or resource busy")
+        unlink(name, **kwargs)
+
+    monkeypatch.setattr(os, "unlink", stuck)
+    answer = site.ask(action="cancel", jobs=["4711"], remove=True)
+    assert (answer["ok"], answer["removed"]) == (True, False)
+    assert "busy" in answer["problems"][0]
+    assert [path.name for path in (site.folder / CLUSTER).iterdir()] == [what]
+
+
+def test_more_files_than_can_be_removed_in_a_while_hold_up_nothing(site, monkeypatch):
+    site.ask(**submission())
+    for number in range(3000):
+        (site.folder / CLUSTER / f"{number}").touch()
+    monkeypatch.setattr(launcher, "REMOVAL_TIME", 0)
+    answer = site.ask(action="cancel", jobs=["4711"], remove=True)
+    assert (answer["ok"], answer["failed"], answer["removed"]) == (True, {}, False)
+    monkeypatch.setattr(launcher, "REMOVAL_TIME", 20)
+    assert site.ask(action="cancel", jobs=["4711"], remove=True)["removed"]
+    assert not (site.folder / CLUSTER).exists()
+
+
+def test_folders_that_their_owner_closed_are_removed(site):
+    """As a user and not as root, to whom nothing is closed."""
+    if os.getuid() != 0:
+        program = [sys.executable, "-c"]
+    else:
+        program = ["setpriv", "--reuid=65534", "--clear-groups", "--regid=65534", sys.executable, "-c"]
+    place = Path("/tmp") / f"closed-{os.getpid()}"
+    code = f"""
+import os, sys, time
+sys.path.insert(0, {str(Path(launcher.__file__).parent)!r})
+import launcher
+top = {str(place)!r}
+os.makedirs(f"{{top}}/x/closed/within")
+open(f"{{top}}/x/closed/within/file", "w").close()
+os.mkdir(f"{{top}}/x/read-only")
+open(f"{{top}}/x/read-only/file", "w").close()
+os.chmod(f"{{top}}/x/closed", 0)
+os.chmod(f"{{top}}/x/read-only", 0o500)
+launcher.remove_folder("x", os.open(top, os.O_RDONLY), time.monotonic() + 10)
+print(os.listdir(top))
+os.rmdir(top)
+"""
+    done = subprocess.run([*program, code], capture_output=True, text=True, check=False, cwd="/")
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_a_hard_link_in_place_of_a_key_is_not_written_through(site):
+    target = site.path / "target"
+    target.write_text("untouched")
+    staging = site.folder / CLUSTER
+    staging.mkdir(parents=True)
+    (staging / "dask.pem").hardlink_to(target)
+    assert site.ask(**submission())["ok"]
+    assert target.read_text() == "untouched"
+    assert (staging / "dask.pem").read_text() == "key"
+
+
+@pytest.mark.parametrize("place", [".dask-gateway", ".dask-gateway/logs", f".dask-gateway/{CLUSTER}"])
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_a_pipe_or_a_file_in_place_of_a_folder_holds_up_nothing(site, place, kind):
+    path = site.home / place
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path) if kind == "pipe" else path.touch()
+    assert site.ask(**submission())["source"] == "folder"
+    answer = site.ask(action="cancel", jobs=["4711"], log="scheduler", note="hello", remove=True)
+    assert (answer["ok"], answer["failed"]) == (True, {})
+    assert [Path(call["argv"][0]).name for call in site.calls()] == ["scancel"]
+    assert launcher.answer(json.dumps({"action": "tidy", "keep": []}).encode())["ok"] is (place != ".dask-gateway")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+@pytest.mark.parametrize("place", [".dask-gateway", ".dask-gateway/logs", f".dask-gateway/{CLUSTER}"])
+def test_somebody_elses_folder_is_not_used_and_keeps_no_job_alive(site, place):
+    site.ask(**submission())
+    os.chown(site.home / place, 12345, 12345)
+    answer = site.ask(**submission(files={"dask.pem": "other"}))
+    assert (answer["ok"], answer["error"]) == (False, f"the folder '{Path(place).name}' belongs to somebody else")
+    answer = site.ask(action="cancel", jobs=["4711"], log="scheduler", remove=True)
+    assert (answer["ok"], answer["failed"]) == (True, {})
+    assert site.calls()[-1]["argv"][1:] == ["4711"]
+    assert launcher.answer(json.dumps({"action": "tidy", "keep": []}).encode())
+
+
+def test_a_program_of_slurm_that_is_missing_is_not_blamed_on_the_users_folder(site):
+    for name in ("sbatch", "scancel"):
+        (site.path / name).unlink()
+    answer = site.ask(**submission())
+    assert (answer["ok"], answer["source"], answer["temporary"]) == (False, "launcher", True)
+    assert "sbatch can't be run" in answer["error"]
+    assert "can't be run" in site.ask(action="cancel", jobs=["4711"])["failed"]["4711"]
+
+
+def test_a_launcher_that_takes_too_long_says_so_and_ends(site, monkeypatch, capfd):
+    site.behave("sbatch", "import time; time.sleep(30)")
+    monkeypatch.setattr(launcher, "TIME", 1)
+    data = json.dumps({"cluster": CLUSTER, **submission()}).encode()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    handler, umask = signal.getsignal(signal.SIGALRM), os.umask(0)
+    began = time.monotonic()
+    try:
+        launcher.main()
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, handler)
+        os.umask(umask)
+    assert time.monotonic() - began < 10
+    assert json.loads(capfd.readouterr()[0]) == {
+        "ok": False, "source": "launcher", "error": "not done in 1 s", "temporary": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_launcher_whose_files_are_closed_ends_without_a_traceback(closed):
+    call = f'exec "$0" -IS "$1" {closed}'
+    done = subprocess.run(
+        ["bash", "-c", call, sys.executable, launcher.__file__], input=b"{}", capture_output=True, check=False, cwd="/",
+        timeout=20,
+    )  # fmt: skip
+    assert done.stderr == b""
+    assert "1>&-" in closed or json.loads(done.stdout)["ok"] is False
 
 
 @pytest.mark.parametrize("uid", [0, 1, 107, 999])
