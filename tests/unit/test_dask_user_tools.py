@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dask_user_tools import tls, token_file
+from dask_user_tools import tls, token_file, versions
 
 SOURCES = Path(token_file.__file__).parents[1]
 TOKEN = "gateway:\n  auth:\n    type: jupyterhub\n    kwargs:\n      api_token: 0123456789abcdef\n"
@@ -175,3 +175,99 @@ def test_a_python_that_hands_errors_from_one_connection_to_another_is_named(monk
     printed = capsys.readouterr().out
     assert ssl.OPENSSL_VERSION in printed
     assert "Dask clients would lose their schedulers" in printed
+
+
+# -- versions that differ
+
+
+HERE = {"python": "3.11.2.final.0", "dask": "2026.8.0", "distributed": "2026.8.0", "numpy": "2.1.0", "lz4": "4.0.0"}
+
+
+def test_what_breaks_comes_first_and_what_is_alike_is_not_named():
+    there = HERE | {"numpy": "2.2.0", "distributed": "2026.3.0", "lz4": None, "dask": "2026.8.1"}
+    found = versions.differences(HERE | {"zict": "1", "six": "1"}, there | {"zict": "2"}, {"w1": there, "w2": there})
+    assert [(one.package, one.rank) for one in found] == [
+        ("distributed", 0),
+        ("dask", 1),
+        ("lz4", 1),
+        ("numpy", 2),
+        ("zict", 3),
+    ]
+    assert found[2].shown() == ("lz4", "4.0.0", "missing", "missing")
+
+
+def test_another_python_breaks_and_another_patch_release_of_it_may_not():
+    for python, rank in (("3.12.1.final.0", 0), ("3.11.7.final.0", 1)):
+        (found,) = versions.differences(HERE, HERE | {"python": python})
+        assert found.rank == rank
+        assert found.shown()[1:3] == ("3.11.2", python.removesuffix(".final.0"))
+
+
+def test_workers_that_differ_from_each_other_are_counted():
+    workers = {"w1": HERE, "w2": HERE, "w3": HERE | {"numpy": "1.26"}}
+    (found,) = versions.differences(HERE, HERE, workers)
+    assert found.shown()[3] == "2.1.0 (2 workers), 1.26 (1 workers)"
+
+
+def test_the_command_to_mend_fits_the_environment(monkeypatch):
+    found = versions.differences(HERE, HERE | {"distributed": "2026.3.0", "numpy": None})
+    monkeypatch.setattr(sys, "prefix", "/home/users/alice/my env")
+    monkeypatch.setattr(sys, "executable", "/home/users/alice/my env/bin/python")
+    assert versions.mend(found) == "'/home/users/alice/my env/bin/python' -m pip install distributed==2026.3.0"
+    monkeypatch.setattr(sys, "prefix", "/apps/jasmin/jaspy/envs/jaspy3.11-v20261101-0123456789ab")
+    assert 'new_cluster(jaspy="jaspy3.11-v20261101")' in versions.mend(found)
+
+
+def test_a_cluster_whose_own_jobs_differ_is_to_be_made_anew():
+    other = HERE | {"distributed": "2026.3.0"}
+    assert "cluster.shutdown()" in versions.mend(versions.differences(HERE, HERE, {"w": other}))
+
+
+def environment_check(python: Path | str) -> subprocess.CompletedProcess:
+    file = SOURCES / "dask_user_tools" / "environment.py"
+    return subprocess.run([python, file], capture_output=True, text=True, check=False)
+
+
+def test_an_environment_without_dask_is_told_what_to_install(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    done = environment_check(tmp_path / "env/bin/python")
+    assert done.returncode == 1
+    assert f"Missing: dask, distributed, dask-gateway, lz4. {tmp_path}/env/bin/python -m pip install" in done.stdout
+
+
+def test_an_environment_with_everything_is_fit_and_one_with_two_releases_of_dask_is_not(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    minor = "{}.{}".format(*sys.version_info)
+    packages = tmp_path / f"env/lib/python{minor}/site-packages"
+    for name, version in {"dask": "2026.8.0", "distributed": "2026.8.0", "dask-gateway": "1", "lz4": "4"}.items():
+        module = packages / name.replace("-", "_")
+        module.mkdir()
+        (module / "__init__.py").write_text("")
+        (module / "block.py").write_text("")
+        info = packages / f"{module.name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+    done = environment_check(tmp_path / "env/bin/python")
+    assert (done.returncode, done.stdout[:20]) == (0, "Fit for the gateway:"), done.stdout
+    (packages / "dask" / "__init__.py").write_text("raise ImportError('libfoo')")
+    assert "can't be imported: ImportError: libfoo" in environment_check(tmp_path / "env/bin/python").stdout
+    (packages / "distributed-2026.8.0.dist-info/METADATA").write_text("Name: distributed\nVersion: 2026.3.0\n")
+    done = environment_check(tmp_path / "env/bin/python")
+    assert "dask 2026.8.0 and distributed 2026.3.0 do not belong together" in done.stdout
+
+
+def test_an_environment_over_a_release_has_its_packages(tmp_path, monkeypatch):
+    """The release is a virtual environment itself here, as those of the provider pip are."""
+    release, build = tmp_path / "envs/jaspy3.11-v20261101", tmp_path / "envs/jaspy3.11-v20261101-0123456789ab"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", build], check=True)
+    release.symlink_to(build)
+    packages = next(build.glob("lib/*/site-packages"))
+    (packages / "only_there.py").write_text("")
+    command = f"import sys; sys.path.append({str(SOURCES)!r}); from dask_user_tools import venv; sys.exit(venv.main())"
+    made = subprocess.run(
+        [build / "bin/python", "-c", command, tmp_path / "mine"], capture_output=True, text=True, check=False
+    )
+    assert f'"source {tmp_path}/mine/bin/activate"' in made.stdout, made.stderr
+    shown = "import only_there; print(only_there.__file__)"
+    found = subprocess.check_output([tmp_path / "mine/bin/python", "-c", shown], text=True).strip()
+    assert found == str(release / packages.relative_to(build) / "only_there.py"), "by the name that stays"

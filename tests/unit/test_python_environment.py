@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import importlib.util
+import time
 from pathlib import Path
 from types import ModuleType
 
+import ansible.module_utils
 import pytest
 
 ROLE = Path(__file__).parents[2] / "roles" / "python_environment"
@@ -18,6 +22,13 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+# As Ansible lays them out on a host
+ansible.module_utils.__path__.append(str(ROLE / "module_utils"))
+environment_build = importlib.import_module("ansible.module_utils.environment_build")
+environment_conda = importlib.import_module("ansible.module_utils.environment_conda")
+environment_rattler = importlib.import_module("ansible.module_utils.environment_rattler")
+environments_in_use = load(ROLE / "library" / "environments_in_use.py")
+pruned_environments = load(ROLE / "library" / "pruned_environments.py")
 source_digest = load(ROLE / "lookup_plugins" / "source_digest.py")
 locked_environment = load(ROLE / "library" / "locked_environment.py")
 
@@ -97,31 +108,31 @@ def good_build(folder: Path, lock: int) -> None:
 
 
 def test_a_complete_environment_is_not_built_again(folder):
-    assert locked_environment.build_once(folder, ".complete", good_build)
-    assert not locked_environment.build_once(folder, ".complete", pytest.fail)
+    assert environment_build.build_once(folder, ".complete", good_build)
+    assert not environment_build.build_once(folder, ".complete", pytest.fail)
 
 
 def test_what_an_interrupted_build_left_does_not_get_into_the_next(folder):
     folder.mkdir(parents=True)
     (folder / "half").write_text("")
-    assert locked_environment.build_once(folder, ".complete", good_build)
+    assert environment_build.build_once(folder, ".complete", good_build)
     assert not (folder / "half").exists()
     assert (folder / ".complete").exists()
 
 
-@pytest.mark.parametrize("error", [locked_environment.BuildError("no"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("error", [environment_build.BuildError("no"), KeyboardInterrupt()], ids=repr)
 def test_a_build_that_fails_leaves_nothing(folder, error):
     def build(folder: Path, lock: int) -> None:
         good_build(folder, lock)
         raise error
 
     with pytest.raises(type(error)):
-        locked_environment.build_once(folder, ".complete", build)
+        environment_build.build_once(folder, ".complete", build)
     assert not folder.exists()
 
 
 def test_everybody_can_read_an_environment_and_only_its_owner_can_write(folder):
-    locked_environment.build_once(folder, ".complete", good_build)
+    environment_build.build_once(folder, ".complete", good_build)
     modes = {p.name: p.stat().st_mode & 0o777 for p in [folder, *folder.rglob("*")] if not p.is_symlink()}
     assert modes == {"environment": 0o755, "bin": 0o755, "dask": 0o755, "data": 0o644, ".complete": 0o644}
 
@@ -129,19 +140,21 @@ def test_everybody_can_read_an_environment_and_only_its_owner_can_write(folder):
 def test_a_link_moves_and_stays_when_it_is_right(tmp_path):
     link = tmp_path / "uv"
     for target in (tmp_path / "uv-1", tmp_path / "uv-2", tmp_path / "uv-2"):
-        locked_environment.move_link(link, target)
+        environment_build.move_link(link, target)
         assert link.readlink() == target
     assert [path.name for path in tmp_path.iterdir()] == ["uv"]
 
 
 @pytest.fixture
 def builder(tmp_path, monkeypatch):
-    monkeypatch.setattr(locked_environment.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(environment_build.time, "sleep", lambda seconds: None)
     return locked_environment.Builder(
         {
-            "uv": str(tmp_path / "uv"),
+            "provider": "pip",
+            "uv": {"path": str(tmp_path / "uv"), "lock": ""},
             "index_url": "",
             "find_links": "",
+            "no_index": False,
             "ca_bundle": "/ca.crt",
             "cache": str(tmp_path / "cache"),
         }
@@ -164,19 +177,23 @@ def attempts(tmp_path: Path) -> int:
 
 
 def test_a_registry_that_fails_once_is_asked_again(builder, descriptor, tmp_path):
-    builder.run(*fails_until(tmp_path, 2, "connection reset"), failure="No packages", lock=descriptor, attempts=3)
+    builder.commands.run(
+        *fails_until(tmp_path, 2, "connection reset"), failure="No packages", lock=descriptor, attempts=3
+    )
     assert attempts(tmp_path) == 2
 
 
 def test_a_registry_that_keeps_failing_is_told_with_its_last_words(builder, descriptor, tmp_path):
-    with pytest.raises(locked_environment.BuildError, match="No packages: connection reset"):
-        builder.run(*fails_until(tmp_path, 9, "connection reset"), failure="No packages", lock=descriptor, attempts=3)
+    with pytest.raises(environment_build.BuildError, match="No packages: connection reset"):
+        builder.commands.run(
+            *fails_until(tmp_path, 9, "connection reset"), failure="No packages", lock=descriptor, attempts=3
+        )
     assert attempts(tmp_path) == 3
 
 
 def test_a_wrong_hash_is_told_at_once_and_as_what_it_is(builder, descriptor, tmp_path):
-    with pytest.raises(locked_environment.BuildError, match=r"No packages \(the registry has another file.*`numpy`"):
-        builder.run(
+    with pytest.raises(environment_build.BuildError, match=r"No packages \(the registry has another file.*`numpy`"):
+        builder.commands.run(
             *fails_until(tmp_path, 9, "Hash mismatch for \\`numpy\\`"),
             failure="No packages",
             lock=descriptor,
@@ -187,18 +204,159 @@ def test_a_wrong_hash_is_told_at_once_and_as_what_it_is(builder, descriptor, tmp
 
 def test_the_address_of_a_registry_is_not_an_argument_that_others_could_see(builder):
     arguments = builder.arguments | {"index_url": "https://user:secret@registry/simple"}
-    environment = locked_environment.Builder(arguments).environment
+    environment = locked_environment.Builder(arguments).commands.environment
     assert environment["UV_DEFAULT_INDEX"] == environment["PIP_INDEX_URL"] == arguments["index_url"]
-    assert "UV_DEFAULT_INDEX" not in builder.environment
+    assert "UV_DEFAULT_INDEX" not in builder.commands.environment
 
 
 def test_a_python_that_is_not_there_is_named(builder):
     builder.arguments |= {"python": "/usr/bin/python9.9"}
-    with pytest.raises(locked_environment.BuildError, match=r"/usr/bin/python9\.9 is not on this host"):
+    with pytest.raises(environment_build.BuildError, match=r"/usr/bin/python9\.9 is not on this host"):
         builder.build()
 
 
 def test_the_modules_that_do_not_import_are_named(builder, descriptor):
     command = ["python3", "-I", "-c", locked_environment.IMPORT_ALL, "json", "no_such_module"]
-    with pytest.raises(locked_environment.BuildError, match="no_such_module: ModuleNotFoundError"):
-        builder.run(*command, failure="Not importable", lock=descriptor)
+    with pytest.raises(environment_build.BuildError, match="no_such_module: ModuleNotFoundError"):
+        builder.commands.run(*command, failure="Not importable", lock=descriptor)
+
+
+# -- conda packages
+
+
+SHA256, MD5 = "0" * 64, "0" * 32
+
+
+def test_an_explicit_lock_names_addresses_and_checksums_of_either_kind():
+    lines = f"https://c/linux-64/python-3.11.2-0.conda#{SHA256}\nfile:///c/noarch/x-1-0.tar.bz2#{MD5}\n"
+    assert environment_conda.packages(f"# made by …\n@EXPLICIT\n{lines}") == [
+        {"url": "https://c/linux-64/python-3.11.2-0.conda", "sha256": SHA256, "md5": ""},
+        {"url": "file:///c/noarch/x-1-0.tar.bz2", "sha256": "", "md5": MD5},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lock", "sentence"),
+    [
+        ("", "begins with the line @EXPLICIT"),
+        ("dask==2026.8.0", "begins with the line @EXPLICIT"),
+        ("@EXPLICIT\n\nhttps://c/linux-64/python-3.11.2-0.conda", "Line 3 of the lock"),
+        (f"@EXPLICIT\nhttps://c/linux-64/python-3.11.2-0.zip#{SHA256}", "Line 2 of the lock"),
+        (f"@EXPLICIT\nhttps://c/noarch/python-dateutil-2-0.conda#{SHA256}", "names no package python-"),
+    ],
+    ids=["empty", "requirements", "no checksum", "no package", "no python"],
+)
+def test_a_lock_that_cannot_be_installed_is_told_before_anything_is_made(lock, sentence):
+    with pytest.raises(environment_build.BuildError, match=sentence):
+        environment_conda.packages(lock)
+
+
+@pytest.fixture
+def conda_package(tmp_path):
+    path = tmp_path / "channel" / "x-1-0.conda"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    return {"url": path.as_uri(), "sha256": hashlib.sha256(b"x").hexdigest(), "md5": ""}
+
+
+def test_a_package_is_fetched_once_and_again_when_its_copy_was_damaged(conda_package, tmp_path):
+    copy = environment_rattler.fetch(conda_package, tmp_path / "cache")
+    copy.write_bytes(b"damaged")
+    assert environment_rattler.fetch(conda_package, tmp_path / "cache").read_bytes() == b"x"
+    (tmp_path / "channel" / "x-1-0.conda").unlink()
+    assert environment_rattler.fetch(conda_package, tmp_path / "cache").read_bytes() == b"x"
+
+
+def test_a_package_with_another_checksum_or_none_at_all_is_named(conda_package, tmp_path):
+    with pytest.raises(environment_rattler.PackageError, match=rf"hash mismatch: {conda_package['url']} .*{SHA256}"):
+        environment_rattler.fetch(conda_package | {"sha256": SHA256}, tmp_path / "cache")
+    missing = conda_package | {"url": conda_package["url"].replace("x-1", "x-2")}
+    with pytest.raises(environment_rattler.PackageError, match=r"x-2-0\.conda: no such file there"):
+        environment_rattler.fetch(missing, tmp_path / "cache")
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+# -- what is removed, and when
+
+
+DAY = 86400
+BUILD_1, BUILD_2 = "jaspy-111111111111", "jaspy-222222222222"
+
+
+@pytest.fixture
+def environments(tmp_path):
+    folder = tmp_path / "envs"
+    for name in (BUILD_1, BUILD_2):
+        (folder / name / "bin").mkdir(parents=True)
+        (folder / name / f".complete-{name[-12:]}").touch()
+    (folder / "jaspy").symlink_to(folder / BUILD_2)
+    return folder
+
+
+def prune(folder: Path, days_later: float = 0, **arguments):
+    settings = {"folder": str(folder), "keep": ["jaspy"], "remove": [], "keep_days": 30, "in_use": []} | arguments
+    pruning = pruned_environments.Pruning(settings, now=time.time() + days_later * DAY)
+    pruning.run()
+    return pruning
+
+
+def test_what_no_link_leads_to_is_kept_for_its_days_and_then_removed(environments):
+    assert prune(environments).marked == [BUILD_1]
+    assert prune(environments, 29).removed == []
+    assert prune(environments, 31).removed == [BUILD_1]
+    assert sorted(path.name for path in environments.iterdir()) == ["jaspy", BUILD_2]
+    again = prune(environments, 62)
+    assert again.removed == again.marked == []
+
+
+def test_a_link_that_leads_back_takes_the_mark_away(environments):
+    prune(environments)
+    environment_build.move_link(environments / "jaspy", environments / BUILD_1)
+    assert prune(environments, 31).marked == [BUILD_2]
+    environment_build.move_link(environments / "jaspy", environments / BUILD_2)
+    assert prune(environments, 31).removed == []
+
+
+def test_what_something_runs_from_stays_in_any_case(environments):
+    prune(environments)
+    assert prune(environments, 31, in_use=[BUILD_1]).in_use == [BUILD_1]
+    assert prune(environments, keep=[], remove=["jaspy"], in_use=["jaspy", BUILD_1]).in_use == [BUILD_1, BUILD_2]
+    assert (environments / "jaspy" / "bin").exists()
+
+
+def test_a_release_that_is_to_go_goes_with_its_link_and_all_its_builds(environments):
+    assert prune(environments, keep=[], remove=["jaspy"]).removed == [BUILD_1, BUILD_2]
+    assert list(environments.iterdir()) == []
+
+
+def test_a_release_that_is_no_longer_listed_keeps_its_link_for_its_days(environments):
+    prune(environments, keep=[])
+    assert (environments / "jaspy").exists()
+    assert prune(environments, 31, keep=[]).removed == [BUILD_1, BUILD_2]
+    assert list(environments.iterdir()) == []
+
+
+def test_what_an_interrupted_build_or_removal_left_goes_at_once(environments):
+    (environments / BUILD_1 / ".complete-111111111111").unlink()
+    assert prune(environments).removed == [BUILD_1]
+
+
+def test_looking_only_changes_nothing(environments):
+    pruning = pruned_environments.Pruning(
+        {"folder": str(environments), "keep": [], "remove": ["jaspy"], "keep_days": 0, "in_use": []}, dry=True
+    )
+    pruning.run()
+    assert pruning.removed == [BUILD_1, BUILD_2]
+    assert len(list(environments.iterdir())) == 3
+
+
+def test_an_environment_is_in_use_by_what_a_process_has_mapped_or_was_given(tmp_path):
+    for pid, file, text in [
+        ("1", "maps", b"7f00-7f01 r-xp 00000000 08:01 7 /sw/envs/a-1/lib/x.so\n"),
+        ("2", "environ", b"A=b\0PATH=/bin:/sw/envs/b-2/bin:/usr/bin\0"),
+        ("3", "cmdline", b"/sw/envs/c-3/bin/python\0-m\0x\0"),
+        ("self", "cmdline", b"/sw/envs/d-4/bin/python\0"),
+    ]:
+        (tmp_path / pid).mkdir()
+        (tmp_path / pid / file).write_bytes(text)
+    assert environments_in_use.in_use("/sw/envs", tmp_path) == ["a-1", "b-2", "c-3"]

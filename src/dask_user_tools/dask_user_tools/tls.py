@@ -60,17 +60,22 @@ def fault() -> Exception | None:
     return OSError("it read what nobody has sent")
 
 
+def sentence(error: Exception) -> str:
+    """Say what a fault means, and what to do."""
+    version = ".".join(str(number) for number in sys.version_info[:3])
+    return (
+        f"This Python ({version} with {ssl.OPENSSL_VERSION}) hands one TLS connection's error to another, {error!r}, "
+        "and Dask clients would lose their schedulers. Make the environment with another Python: that of Debian 12 "
+        "(3.11 with OpenSSL 3.0) is known to be right."
+    )
+
+
 def main() -> int:
     """Say what is wrong with this Python, if anything is."""
     error = fault()
     if error is None:
         return 0
-    version = ".".join(str(number) for number in sys.version_info[:3])
-    print(
-        f"This Python ({version} with {ssl.OPENSSL_VERSION}) hands one TLS connection's error to another, {error!r}, "
-        "and Dask clients would lose their schedulers. Make the environment with another Python: that of Debian 12 "
-        "(3.11 with OpenSSL 3.0) is known to be right."
-    )
+    print(sentence(error))
     return 1
 
 

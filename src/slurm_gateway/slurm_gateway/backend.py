@@ -611,6 +611,7 @@ class SlurmGatewayBackend(SlurmBackend):
             gateway_environment=environment,
             command=command,
             tasks=tasks,
+            check=f"{self.get_staging_directory(cluster)}/{PRELOAD.name}" if workers else "",
         )
 
     def job_request(self, cluster, workers=()):

@@ -1,18 +1,36 @@
-"""Runs in a cluster's scheduler, after dask_gateway.scheduler_preload: what each has to say reaches the other soon.
+"""Runs in a cluster's jobs. In its scheduler, what each of gateway and cluster has to say reaches the other soon; its
+workers have to fit that scheduler.
 
-It is copied into the cluster's folder and imported by the user's Python, so it uses nothing but what a scheduler
-of the gateway has anyway. Whatever goes wrong here must not keep the scheduler from working.
+It is copied into the cluster's folder. The scheduler imports it as a preload, after dask_gateway.scheduler_preload, so
+it uses nothing but what a scheduler of the gateway has anyway. A worker's job runs it as a program before it starts the
+worker. (As a preload of workers dask would copy it into a folder that all users' workers on a node share.) Whatever
+else goes wrong here must not keep them from working.
 """
 
+import json
 import logging
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
 
 logger = logging.getLogger("distributed.scheduler")
+
+# In the cluster's folder: what its scheduler runs in
+VERSIONS = Path(__file__).with_name("versions.json")
+
+# Looked for in the log by the gateway (messages.py)
+MISFIT = "dask-gateway: this worker does not fit its scheduler"
+
+# The exit code by which a worker's job knows that it is no accident
+MISFIT_CODE = 3
 
 
 def dask_setup(scheduler):
     """Add what upstream's part of the scheduler lacks."""
     _let_the_gateway_speak(scheduler)
     _tell_the_gateway_of_workers(scheduler)
+    _tell_workers_what_it_runs_in()
 
 
 def _tell_the_gateway_of_workers(scheduler):
@@ -45,3 +63,42 @@ def _let_the_gateway_speak(scheduler):
         scheduler.services["gateway"].app.add_handlers(".*$", [("/api/tell", TellHandler)])
     except Exception:
         logger.exception("What the gateway says will not reach the clients")
+
+
+def _tell_workers_what_it_runs_in():
+    """Leave this scheduler's versions where its workers look."""
+    try:
+        VERSIONS.write_text(json.dumps(versions()))
+    except Exception:
+        logger.exception("Workers can't be compared with this scheduler")
+
+
+def main():
+    """Called in a worker's job. A misfit ends now: later it would be an error of a message that nobody can read."""
+    try:
+        problem = misfit(versions(), json.loads(VERSIONS.read_text()))
+    except (OSError, ValueError, metadata.PackageNotFoundError):
+        return 0  # a scheduler that did not tell, or an environment that can't
+    if problem:
+        print(f"{MISFIT}: {problem}", file=sys.stderr)
+    return MISFIT_CODE if problem else 0
+
+
+def versions():
+    """Return what scheduler and workers must have in common."""
+    return {"python": ".".join(map(str, sys.version_info[:3])), "distributed": metadata.version("distributed")}
+
+
+def misfit(mine, schedulers):
+    """Say what differs too much: another release of distributed, another Python; patch releases work together."""
+    far = [name for name in schedulers if release(mine.get(name, "")) != release(schedulers[name])]
+    return ", ".join(f"{name} {mine.get(name)} here and {schedulers[name]} there" for name in far)
+
+
+def release(version):
+    """Return the first two numbers of a version."""
+    return re.findall(r"\d+", version)[:2]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,16 +2,25 @@
 
 import shlex
 
+from .gateway_preload import MISFIT_CODE
 from .messages import NO_DASK, SETUP_FAILED
 
+# A virtual environment over another one has the packages of that, and not its commands. If `dask` on the path is not
+# beside `python`, it is that Python's dask that is meant, without the job's folder among what it imports from.
+NO_FOLDER = "import sys; sys.path[:] = filter(None, sys.path)"
+HAS_DASK = f"{NO_FOLDER}; import importlib.util; sys.exit(not importlib.util.find_spec('dask'))"
+DASK = f"{NO_FOLDER}; sys.argv[0] = 'dask'; from dask.__main__ import main; main()"
 
-def script(*, modules_init, setup, environment, gateway_environment, command, tasks=None):
+
+def script(*, modules_init, setup, environment, gateway_environment, command, tasks=None, check=""):
     """The script of a scheduler or of one or many workers.
 
     It runs under bash, whatever the user's shell is, with the `module` command defined, so that both `module load …`
     and `source …/activate` work in the setup. The setup is passed to `eval` as one word: an open quote or here
     document in it is an error of the setup and doesn't swallow the lines that follow. What the gateway itself needs
     is set after it, so that no setup can lose it.
+
+    `check` is a program of Python that ends with MISFIT_CODE where `dask` must not be started.
 
     `tasks` are the words of the command that differ between the tasks of a job array: {word: [its values]}.
     """
@@ -32,10 +41,22 @@ def script(*, modules_init, setup, environment, gateway_environment, command, ta
             f"{word}s=({' '.join(shlex.quote(value) for value in values)})",
             f"{word}=${{{word}s[${{SLURM_ARRAY_TASK_ID:-0}}]}}",
         ]
-    program = command[0]
-    if program == "dask":
-        lines.append('command -v dask >/dev/null || { echo "' + NO_DASK + ' (PATH=$PATH)" >&2; exit 127; }')
-    lines.append("exec " + " ".join(f'"${word}"' if word in tasks else shlex.quote(word) for word in command))
+    words = " ".join(f'"${word}"' if word in tasks else shlex.quote(word) for word in command[1:])
+    if command[0] == "dask":
+        lines += [
+            "python=$(command -v python) dask=$(command -v dask)",
+            "start=(dask) beside=${dask%/*}/python",
+            f'if [ -n "$python" ] && [ "$python" != "$beside" ] && python -c {shlex.quote(HAS_DASK)}; then',
+            f"  start=(python -c {shlex.quote(DASK)}) beside=$python",
+            'elif [ -z "$dask" ]; then echo "' + NO_DASK + ' (PATH=$PATH)" >&2; exit 127; fi',
+        ]
+        if check:
+            lines.append(
+                f'if [ -x "$beside" ]; then "$beside" {shlex.quote(check)}; [ $? != {MISFIT_CODE} ] || exit 1; fi'
+            )
+        lines.append(f'exec "${{start[@]}}" {words}')
+    else:
+        lines.append(f"exec {shlex.quote(command[0])} {words}")
     return "\n".join(lines) + "\n"
 
 

@@ -77,6 +77,13 @@ def ended(what, job, log_path, log, support):
     elif re.search(r"No module named '?dask_gateway\b", text):
         why = "there is no dask-gateway in its environment"
         do = "Install dask-gateway in the environment that 'worker_setup' activates."
+    elif MISFIT in text:
+        said = next(line for line in log if MISFIT in line)
+        why = f"its environment is too far from its scheduler's ({one_line(said.partition(f'{MISFIT}: ')[2], 200)})"
+        do = (
+            "Scheduler and workers need the same Python and the same release of distributed: if the environment was "
+            "changed while the cluster ran, make a new cluster; if 'worker_setup' activates different ones, mend it."
+        )
     else:
         why = f"it ended with {exit_code(job.exit_code)}"
         do = "See the end of its log; a common cause is a 'worker_setup' that fails or exits in a batch job."
@@ -100,6 +107,8 @@ def with_log(sentence, log_path, log):
     return f"{sentence} The last lines of its log {log_path}:\n{lines}"
 
 
-# Written into the log by the job's script (see jobs.py), and looked for in it when a job has failed.
+# Written into the log by the job's script (jobs.py) or in its process (gateway_preload.py), and looked for in it when a
+# job has failed.
 NO_DASK = "dask-gateway: there is no command 'dask' in this job's environment"
+MISFIT = "dask-gateway: this worker does not fit its scheduler"
 SETUP_FAILED = "dask-gateway: the job's setup failed"

@@ -82,6 +82,23 @@ class Choice(upstream.Select):
         return x
 
 
+class Release(Choice):
+    """The name of a software environment that the site offers."""
+
+    def __init__(self, field, options, *, retired, **kwargs):
+        self.retired = retired
+        super().__init__(field, options, **kwargs)
+
+    def validate(self, x):
+        x = text_of(self, x)
+        offered = ", ".join(self.options)
+        if x in self.retired:
+            raise ValueError(f"{self.retired[x]}. {self.field} must be one of those that are offered ({offered})")
+        if x not in self.options:
+            raise ValueError(f"{self.field} must be one of those that are offered ({offered}), got {shown(x)}")
+        return x
+
+
 class Script(upstream.String):
     """Lines of shell."""
 
@@ -259,6 +276,15 @@ class OptionsFor(LoggingConfigurable):
 
     accounts_max_age = Float(60, help="Seconds for which a user's accounts are remembered.", config=True)
 
+    releases = Dict(
+        help="The software environments that are offered: {name: lines of bash that activate it}, the default first.",
+        config=True,
+    )
+
+    retired_releases = Dict(
+        help="What is said of names that were offered once: {name: a sentence without its full stop}.", config=True
+    )
+
     partitions = List(Unicode(), help="The partitions that are offered; empty for any that SLURM has.", config=True)
 
     def __init__(self, slurm=None, **kwargs):
@@ -328,12 +354,17 @@ class OptionsFor(LoggingConfigurable):
             partition_field = Choice("partition", self.partitions, default=d["partition"] or self.partitions[0])
         else:
             partition_field = Word("partition", default=d["partition"])
+        release_fields = []
+        if self.releases:
+            default = d.get("jaspy") or next(iter(self.releases))
+            release_fields = [Release("jaspy", list(self.releases), default=default, retired=self.retired_releases)]
         return SiteOptions(
             number("worker_cores", "cores"),
             number("worker_threads", "threads", low=0),
             number("worker_memory", "GiB", whole=False, low=0.25),
             number("scheduler_cores", "cores"),
             number("scheduler_memory", "GiB", whole=False, low=0.25),
+            *release_fields,
             Script("worker_setup", default=d["worker_setup"], limit=int(self.setup_limit)),
             account_field,
             partition_field,
@@ -352,7 +383,7 @@ class OptionsFor(LoggingConfigurable):
             "worker_memory": int(options.worker_memory * GIB),
             "scheduler_cores": options.scheduler_cores,
             "scheduler_memory": int(options.scheduler_memory * GIB),
-            "worker_setup": options.worker_setup,
+            "worker_setup": self.setup(options),
             "account": options.account,
             "partition": options.partition,
             "qos": options.qos,
@@ -361,6 +392,16 @@ class OptionsFor(LoggingConfigurable):
             "environment": {**self.environment, **options.environment_variables},
             "cluster_max_workers": limits.get("workers"),
         }
+
+    def setup(self, options):
+        """The lines that activate what jobs run in: the user's own, or those of the release as it is called now.
+
+        They are kept with the cluster, so that its later workers run in the same release when another has become the
+        default. Empty for the backend's own default.
+        """
+        if options.worker_setup.strip() or not self.releases:
+            return options.worker_setup
+        return self.releases[options.jaspy]
 
 
 def _in_minutes(limits):

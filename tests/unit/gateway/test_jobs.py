@@ -48,6 +48,25 @@ def test_source_works(node):
     assert run(node, setup=f"source {node}/activate").stdout == "venv scheduler\n"
 
 
+def test_a_virtual_environment_over_another_one_needs_no_dask_command_of_its_own(node, tmp_path):
+    """`dask` on the path would be that of the environment below, which does not know what the upper one adds."""
+    packages = tmp_path / "packages"
+    (packages / "dask").mkdir(parents=True)
+    (packages / "dask" / "__main__.py").write_text("import sys\ndef main():\n    print(sys.argv, '' in sys.path)\n")
+    (packages / "dask" / "__init__.py").write_text("")
+    (tmp_path / "python").write_text(f'#!/bin/bash\nPYTHONPATH={packages} exec /usr/bin/python3 "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    for below in ("module load jaspy\n", ""):
+        done = run(node, setup=f'{below}PATH="{tmp_path}:$PATH"')
+        assert done.stdout.splitlines()[-1] == "['dask', 'scheduler'] False", done.stderr
+
+
+def test_a_python_without_dask_takes_nothing_from_a_dask_on_the_path(node, tmp_path):
+    (tmp_path / "python").symlink_to("/usr/bin/python3")
+    done = run(node, setup=f'module load jaspy\nPATH="{tmp_path}:$PATH"')
+    assert done.stdout.splitlines()[-1] == "jaspy scheduler"
+
+
 def test_the_script_asks_for_bash(node):
     assert jobs.script(modules_init="", setup="", environment={}, gateway_environment={}, command=["dask"]).startswith(
         "#!/bin/bash\n"

@@ -147,6 +147,34 @@ def test_variables_that_act_on_the_gateways_part_are_refused(name):
         configuration({"environment_variables": {name: "x"}})
 
 
+RELEASES = {
+    "releases": {"new": "module load new", "old": "module load old"},
+    "retired_releases": {"older": "older is retired; new has replaced it"},
+}
+
+
+def test_the_first_release_is_the_default_and_another_can_be_chosen_by_its_name():
+    assert configuration({}, **RELEASES)["worker_setup"] == "module load new"
+    assert configuration({"jaspy": "old"}, **RELEASES)["worker_setup"] == "module load old"
+    assert configuration({"worker_setup": " "}, **RELEASES)["worker_setup"] == "module load new"
+
+
+def test_a_users_own_setup_takes_the_place_of_the_release():
+    setup = "source ~/env/bin/activate"
+    assert configuration({"jaspy": "old", "worker_setup": setup}, **RELEASES)["worker_setup"] == setup
+
+
+def test_a_release_that_is_retired_is_refused_with_its_replacement_and_an_unknown_one_with_the_names():
+    with pytest.raises(ValueError, match=r"older is retired; new has replaced it\. .* \(new, old\)"):
+        configuration({"jaspy": "older"}, **RELEASES)
+    with pytest.raises(ValueError, match=r"jaspy must be one of those that are offered \(new, old\), got 'x'"):
+        configuration({"jaspy": "x"}, **RELEASES)
+
+
+def test_a_site_without_releases_has_no_such_option():
+    assert "jaspy" not in {field["field"] for field in options_for().get_specification()}
+
+
 def test_only_the_accounts_that_slurm_gives_are_offered_with_their_default():
     options = options_for([("other", "", ["standard"], "climate"), ("climate", "", ["standard"], "climate")])
     field = next(f for f in options.get_specification() if f["field"] == "account")
