@@ -47,7 +47,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--hold", type=at_least(1), default=20, help="seconds a held job waits (default 20)")
     names = list(dict.fromkeys(c.driver for c in COMPETITORS))
     parser.add_argument("--only", action="append", choices=names, help="only this competitor; may be repeated")
-    parser.add_argument("--keep", action="store_true", help="keep the drivers' environment on the login host")
+    parser.add_argument("--keep", action="store_true", help="keep the drivers' environment and the jobs' logs")
     found = parser.parse_args(words)
     unknown = [part for part in found.parts if part not in PARTS]
     if unknown:

@@ -144,7 +144,8 @@ print(json.dumps({"python": platform.python_version(), **found}))
 
 def versions() -> dict:
     """Versions of everything that takes part."""
-    jaspy = run("node1", "module load jaspy && python -", user=USER, stdin=VERSIONS)
+    # Not in a session of the user's: when it ends, logind removes the semaphores of the user's jobs on that node.
+    jaspy = run("node1", ". /usr/share/modules/init/bash && module load jaspy && python -", stdin=VERSIONS)
     driver = run("login", f"{ENVIRONMENT}/bin/python -", stdin=VERSIONS)
     server = "import importlib.metadata as m; print(m.version('dask-gateway-server'))"
     commit = subprocess.run(

@@ -19,7 +19,11 @@ def first_result(competitor: Competitor, together: bool, timeout: float) -> floa
     competitor.connect()
     if not together:
         competitor.scale(1)
-    result = competitor.client.submit(pow, 3, 20, pure=False).result(timeout=timeout)
+    future = competitor.client.submit(pow, 3, 20, pure=False)
+    try:
+        result = future.result(timeout=timeout)
+    except TimeoutError:
+        raise TimeoutError(f"no result in {timeout:g} s, the task is {future.status}") from None
     seconds = time.monotonic() - began
     if result != 3**20:
         raise WrongResultError(f"3 to the power of 20 is not {result!r}")

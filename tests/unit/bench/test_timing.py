@@ -15,7 +15,12 @@ class Client:
         self.answer = result
 
     def submit(self, function, *arguments, pure):
-        return SimpleNamespace(result=lambda timeout: self.answer)
+        def result(timeout):
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return self.answer
+
+        return SimpleNamespace(result=result, status="pending")
 
     def close(self):
         pass
@@ -51,6 +56,11 @@ def test_a_worker_is_asked_for_together_with_the_scheduler_or_after_it():
 def test_a_wrong_result_is_no_measurement():
     with pytest.raises(timing.WrongResultError, match="is not 7"):
         timing.first_result(Fake(result=7), together=False, timeout=1)
+
+
+def test_a_result_that_does_not_come_is_told():
+    with pytest.raises(TimeoutError, match="no result in 5 s, the task is pending"):
+        timing.first_result(Fake(result=TimeoutError()), together=False, timeout=5)
 
 
 def test_only_registrations_are_taken_from_the_schedulers_events():
