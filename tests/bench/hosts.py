@@ -154,6 +154,8 @@ def versions() -> dict:
     )  # fmt: skip
     return {
         "repository": commit.stdout.strip() or "unknown",
+        # Its name tells what it was built from
+        "installed_gateway": run("gateway", "readlink /opt/dask-gateway").strip(),
         "slurm": run("controller", "sinfo --version").strip(),
         "dask-gateway-server": run("gateway", "/opt/dask-gateway/bin/python -", stdin=server).strip(),
         "jobs": json.loads(jaspy),
