@@ -45,7 +45,7 @@ def test_a_schedulers_job(site):
     }  # fmt: skip
     assert request["files"]["dask.token"] == cluster.token
     assert set(request["files"]) <= set(launcher.FILES)
-    assert command_of(request)[:3] == ["exec", "dask", "scheduler"]
+    assert command_of(request)[:3] == ["exec", "${start[@]}", "scheduler"]
     script = request["script"]
     assert "source ~/venv/bin/activate" in script
     assert "module load jaspy" not in script
@@ -75,7 +75,8 @@ def test_workers_are_submitted_with_one_sbatch(site, batch):
     assert (workers["kind"], workers["array"], workers["cpus"], workers["memory"]) == ("worker", 16, 2, 1536)
     assert "files" not in workers
     command = command_of(workers)
-    assert command[:4] == ["exec", "dask", "worker", "tls://10.0.0.1:1234"]
+    assert command[:4] == ["exec", "${start[@]}", "worker", "tls://10.0.0.1:1234"]
+    assert "/gateway_preload.py; [ $? != 3 ] || exit 1" in workers["script"]
     assert option(command, "--nthreads") == "2"
     assert option(command, "--memory-limit") == str(1536 * 2**20)
     assert option(command, "--death-timeout") == "300"
