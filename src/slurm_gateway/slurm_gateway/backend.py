@@ -305,8 +305,6 @@ class SlurmGatewayBackend(SlurmBackend):
         app.middlewares.append(wire.json_objects)
         app.add_routes(dashboards.routes)
         await super().setup(app)
-        # An error of the database is logged with its statement, and with the values there would be users' options.
-        self.db.db.hide_parameters = True
         await self.be_seen(app)
 
     async def be_seen(self, app):

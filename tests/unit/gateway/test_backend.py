@@ -760,8 +760,27 @@ def test_a_cluster_whose_user_left_the_group_is_held_until_slurm_says_that_its_j
         site.batch.end(scheduler, "TIMEOUT")
         await asyncio.sleep(0.3)
         assert site.cluster(name).status.name == "CLOSING"
+        del site.batch.known[worker]  # which says nothing: it may be hidden
+        await asyncio.sleep(0.3)
+        assert site.cluster(name).status.name == "CLOSING"
         site.batch.accounting[worker] = Job(worker, "COMPLETED")
-        del site.batch.known[worker]
+        await until(lambda: site.cluster(name).status.name == "STOPPED")
+
+    site(test)
+
+
+def test_a_cluster_of_which_it_is_not_known_whether_it_has_a_job_is_not_given_up(site):
+    async def test(site):
+        async def away(user, action, **request):
+            raise LauncherError("no answer in 180 s", temporary=True)
+
+        original, site.backend.do_as_user = site.backend.do_as_user, away
+        async with site.client() as gateway:
+            name = await gateway.submit()
+            await gateway.stop_cluster(name)
+        await asyncio.sleep(0.3)
+        assert site.cluster(name).status.name == "CLOSING"
+        site.backend.do_as_user = original
         await until(lambda: site.cluster(name).status.name == "STOPPED")
 
     site(test)

@@ -180,6 +180,7 @@ def test_no_secret_of_a_cluster_is_logged_even_when_the_database_fails(lines_of)
     async def test(site):
         name = await site.running(environment_variables={"AWS_SECRET": "users-own-secret"})
         cluster = site.cluster(name)
+        users_own = {"AWS_SECRET": "users-own-secret"}
         secrets.extend([cluster.token, cluster.tls_key.decode().splitlines()[1], "users-own-secret"])
         with site.backend.db.db.begin() as connection:
             connection.exec_driver_sql("DROP TABLE workers")
@@ -188,7 +189,7 @@ def test_no_secret_of_a_cluster_is_logged_even_when_the_database_fails(lines_of)
             with pytest.raises(Exception, match="500"):
                 await gateway.submit(environment_variables={"AWS_SECRET": "users-own-secret"})
         try:
-            site.backend.db.update_cluster(cluster, options=cluster.options)
+            site.backend.db.update_cluster(cluster, options=users_own)
         except Exception:
             site.backend.log.error("The database failed", exc_info=True)
 
