@@ -90,7 +90,9 @@ def host(name: str):
     return testinfra.get_host(f"docker://{PREFIX}-{name}")
 
 
-def as_user(name: str, user: str, command: str, timeout: float = 180) -> subprocess.CompletedProcess:
+def as_user(
+    name: str, user: str, command: str, timeout: float = 180, given: str | None = None
+) -> subprocess.CompletedProcess:
     """Run `command` in a login shell of `user` on host `name`.
 
     Parameters
@@ -103,6 +105,8 @@ def as_user(name: str, user: str, command: str, timeout: float = 180) -> subproc
         Text for bash.
     timeout : float
         Seconds.
+    given : str, optional
+        What it reads from its standard input.
 
     Raises
     ------
@@ -111,7 +115,7 @@ def as_user(name: str, user: str, command: str, timeout: float = 180) -> subproc
     """
     call = ["docker", "exec", "-i", f"{PREFIX}-{name}", "runuser", "-l", user, "-c", command]
     try:
-        return subprocess.run(call, capture_output=True, text=True, timeout=timeout)
+        return subprocess.run(call, input=given, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired as late:
         raise AssertionError(
             f"not done after {timeout} s on {name} as {user}: {command}\n"

@@ -184,10 +184,11 @@ def test_the_list_of_clusters_leads_to_the_dashboard_and_stops_a_cluster(cluster
     assert serious_findings(page) == []
 
 
-def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoked(alices_browser, hub_user):
+def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoked(alices_browser):
     page = alices_browser.open(f"{alices_browser.hub}/hub/token")
     if "/hub/login" in page.url:
         alices_browser.fill_in(page)
+    page.wait_for_function("window._jupyterhub_page_loaded")
     page.fill("#token-note", "from the browser")
     assert "90 days" in page.inner_text("#token-expiration-seconds option:checked")  # the site's maximum
     page.fill("#token-scopes", "access:services!service=dask-gateway")
@@ -198,7 +199,11 @@ def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoke
     screenshot(page, "token")
 
     path = "/home/users/alice/.config/dask/gateway.yaml"
-    scenario.put_file("login", "alice", path, scenario.gateway_yaml(token))
+    scenario.host("login").run("rm -f %s", path)
+    login = scenario.as_user("login", "alice", "module load jaspy && dask-gateway-login", given=f"{token}\n")
+    assert login.returncode == 0, login.stderr
+    assert token not in login.stdout + login.stderr
+    assert scenario.host("login").file(path).mode == 0o600
     compute = (
         "module load jaspy && python -c \"import dask_gateway; g = dask_gateway.Gateway(auth='jupyterhub'); "
         'c = g.new_cluster(); c.scale(1); print(c.get_client().submit(sum, [40, 2]).result(timeout=90)); c.shutdown()"'
@@ -207,6 +212,7 @@ def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoke
     assert done.stdout.split() == ["42"], done.stderr
 
     page.reload()
+    page.wait_for_function("window._jupyterhub_page_loaded")
     row = page.locator("tr.token-row").filter(has_text="from the browser")
     assert "access:services!service=dask-gateway" in row.locator("pre").all_text_contents()
     row.get_by_role("button", name="revoke").click()
@@ -214,6 +220,9 @@ def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoke
     refused = scenario.as_user("login", "alice", compute)
     assert refused.returncode != 0
     assert "was revoked" in refused.stderr
+    checked = scenario.as_user("login", "alice", "module load jaspy && dask-gateway-login --check")
+    assert checked.returncode == 1
+    assert "was revoked" in checked.stderr
     scenario.host("login").run("rm -f %s", path)
 
 
