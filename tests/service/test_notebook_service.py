@@ -22,6 +22,24 @@ def test_a_wrong_password_is_refused(hub_url):
         HubUser(hub_url, scenario.ca(), "alice", "not her password").sign_in()
 
 
+def test_passwords_cannot_be_guessed_by_the_thousand():
+    """From a host of its own, so that the tests' own sign-ins are not counted with these."""
+    address = f"https://{scenario.site()['site_notebook_host']}/hub/login"
+    program = (
+        "import urllib.error, urllib.request\n"
+        "for n in range(100):\n"
+        "    try:\n"
+        f"        urllib.request.urlopen({address!r}, b'username=alice')\n"
+        "    except urllib.error.HTTPError as error:\n"
+        "        print(error.code, error.read().decode() if error.code == 429 else '')\n"
+    )
+    answers = scenario.host("login").check_output("/usr/bin/python3 -c %s", program).splitlines()
+    statuses = [answer[:3] for answer in answers if answer[:3].isdigit()]
+    assert statuses[0] == "403"  # the Hub's own: the form lacked its token
+    assert statuses.count("429") > 40
+    assert "429 Too many attempts from your address. Wait a minute, then try again." in answers
+
+
 def test_an_account_of_the_system_cannot_sign_in(hub_url):
     hub = scenario.host("hub")
     hub.check_output("useradd --system --shell /bin/bash daemon-of-sorts && echo daemon-of-sorts:right | chpasswd")
