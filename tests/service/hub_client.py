@@ -18,12 +18,13 @@ import websocket
 
 
 class KernelError(Exception):
-    """Code that ran in a kernel raised: ``name`` and ``text`` are the exception's, as the user reads them."""
+    """Code that ran in a kernel raised: ``name`` and ``text`` are the exception's, ``shown`` is what the user reads."""
 
     def __init__(self, name: str, text: str, traceback: str):
         super().__init__(f"{name}: {text}\n{traceback}")
         self.name = name
         self.text = text
+        self.shown = traceback
 
 
 class SignInRefusedError(Exception):

@@ -62,7 +62,7 @@ def test_in_a_notebook_bob_reads_the_sentence_and_he_owns_no_job(portal, hub_use
             kernel.run("import dask_gateway; dask_gateway.Gateway().new_cluster()")
     finally:
         bob.stop_server()
-    assert refused.value.text == f"bob does not hold the service 'dask'. {APPLY}"
+    assert refused.value.shown == f"ValueError: bob does not hold the service 'dask'. {APPLY}", "and no traceback"
     assert scenario.jobs_of("bob") == []
     entry = audited("bob")[-1]
     assert (entry["decision"], entry["action"], entry["service"]) == ("refused", "create", SERVICE)

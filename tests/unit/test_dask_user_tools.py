@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import dask_gateway
 import pytest
 
-from dask_user_tools import tls, token_file, versions
+from dask_user_tools import refusals, tls, token_file, versions
 
 SOURCES = Path(token_file.__file__).parents[1]
 TOKEN = "gateway:\n  auth:\n    type: jupyterhub\n    kwargs:\n      api_token: 0123456789abcdef\n"
@@ -160,6 +163,48 @@ def test_dask_gateway_is_imported_whatever_goes_wrong_with_the_look_at_the_token
     done = python(configuration, broken + "import dask_gateway; print(dask_gateway.imported)")
     assert done.stdout == "True\n"
     assert "could not be looked at" in done.stderr
+
+
+@pytest.mark.parametrize("error", [ValueError, dask_gateway.GatewayClusterError, dask_gateway.GatewayServerError])
+def test_what_the_gateway_refuses_is_shown_in_notebooks_as_a_sentence(error):
+    class Gateway:
+        async def _request(self, text):
+            raise error(text)
+
+    client = SimpleNamespace(
+        Gateway=Gateway,
+        GatewayClusterError=dask_gateway.GatewayClusterError,
+        GatewayServerError=dask_gateway.GatewayServerError,
+    )
+    refusals.show_as_sentences(client)
+    with pytest.raises(error, match="Apply there") as raised:
+        asyncio.run(Gateway()._request("Apply there."))
+    assert raised.value._render_traceback_() == [f"{error.__name__}: Apply there."]
+
+
+def test_other_errors_of_a_request_keep_their_traceback():
+    class Gateway:
+        async def _request(self):
+            raise OSError("no network")
+
+    refusals.show_as_sentences(
+        SimpleNamespace(Gateway=Gateway, GatewayClusterError=KeyError, GatewayServerError=KeyError)
+    )
+    with pytest.raises(OSError, match="no network") as raised:
+        asyncio.run(Gateway()._request())
+    assert not hasattr(raised.value, "_render_traceback_")
+
+
+def test_the_real_client_is_adapted_when_it_is_imported_whoever_imports_it(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text((SOURCES / "dask_user_tools.pth").read_text())
+    for imports in ("import dask_gateway", "from dask_gateway.client import Gateway"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"{imports}; import dask_gateway; print(dask_gateway.Gateway._request.__module__)"],
+            env=os.environ | {"PYTHONPATH": f"{tmp_path}:{SOURCES}"},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.stdout, done.stderr) == ("dask_user_tools.refusals\n", "")
 
 
 def test_this_python_keeps_its_tls_connections_apart():
