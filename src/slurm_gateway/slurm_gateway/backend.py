@@ -21,7 +21,7 @@ from dask_gateway_server.backends.db_base import JobStatus
 from dask_gateway_server.backends.jobqueue.slurm import SlurmBackend, SlurmClusterConfig
 from dask_gateway_server.traitlets import Type
 from dask_gateway_server.utils import timestamp
-from traitlets import Bool, Dict, Float, Instance, Integer, Unicode, default
+from traitlets import Bool, Dict, Enum, Float, Instance, Integer, Unicode, default
 
 from . import accounts, admin_api, dashboards, failures, jobs, logs, messages, metrics, wire
 from .accounts import AccountsCheck
@@ -33,6 +33,18 @@ from .slurm import Slurm, SlurmError, parse_comment
 MIB = 2**20
 PRELOAD = Path(__file__).with_name("gateway_preload.py")
 DASHBOARD_PRELOAD = Path(__file__).with_name("dashboard_preload.py")
+PROGRAM = Path(__file__).with_name("gateway_job.py")
+SCHEDULER_FILE = "scheduler.json"  # where the first workers find their scheduler's address
+
+
+# What a nanny sets before a worker's Python starts (distributed.nanny.pre-spawn-environ): a task has one thread, and
+# memory that is free goes back to the system.
+NANNYS_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "MKL_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 class LauncherError(Exception):
@@ -117,6 +129,7 @@ class SiteClusterConfig(SlurmClusterConfig):
     time_limit = Integer(
         0, min=0, help="The time limit of a worker's job, in minutes; 0 for the partition's.", config=True
     )
+    workers = Integer(0, min=0, help="How many workers are submitted together with the scheduler.", config=True)
     scheduler_time_limit = Integer(
         0, min=0, help="The time limit of the scheduler's job, with which the cluster ends, in minutes.", config=True
     )
@@ -173,6 +186,16 @@ class SlurmGatewayBackend(SlurmBackend):
     )
     death_timeout = Float(
         300, help="Seconds after which a worker that can't reach its scheduler ends by itself.", config=True
+    )
+    worker_nanny = Enum(
+        ["auto", "always", "never"],
+        "auto",
+        help="""Whether each worker has a nanny: a process that starts it again when it dies or needs too much memory.
+
+        It costs a second start of Python for each worker. `auto` does without where SLURM itself holds jobs to their
+        memory: then a worker that dies ends its job, and is replaced by a new one.
+        """,
+        config=True,
     )
     dashboards = Bool(
         False, help="Whether schedulers and workers serve their dashboards to the gateway's front end.", config=True
@@ -531,6 +554,9 @@ class SlurmGatewayBackend(SlurmBackend):
             "DASK_DISTRIBUTED__SCHEDULER__IDLE_TIMEOUT": f"{self.idle_timeout:g}s" if self.idle_timeout else "null",
             **{str(name): str(value) for name, value in self.job_environment.items()},
         }
+        if cluster.config.get("workers"):
+            environment["DASK_GATEWAY_WORKERS"] = str(self.first_workers(cluster))
+            environment["DASK_GATEWAY_SCHEDULER_FILE"] = f"{staging}/{SCHEDULER_FILE}"
         if self.ca_file:
             environment["SSL_CERT_FILE"] = self.ca_file
         # The web servers of scheduler and workers have no sign-in: they would tell anybody who can reach the node. What
@@ -548,8 +574,10 @@ class SlurmGatewayBackend(SlurmBackend):
         return ["--no-dashboard", "--dashboard-address", f"{self.default_host}:0", "--preload", preload]
 
     def get_scheduler_command(self, cluster):
+        return [*cluster.config.scheduler_cmd, *self.scheduler_arguments(cluster)]
+
+    def scheduler_arguments(self, cluster):
         return [
-            *cluster.config.scheduler_cmd,
             *("--protocol", "tls"),
             *("--host", self.default_host),
             *("--port", "0"),
@@ -562,17 +590,27 @@ class SlurmGatewayBackend(SlurmBackend):
             *("--dg-idle-timeout", "0"),  # upstream's own takes queued tasks for idleness
         ]
 
-    def get_worker_command(self, cluster, worker_name, lifetime=""):
-        command = [
-            *cluster.config.worker_cmd,
-            cluster.scheduler_address,
+    def worker_arguments(self, cluster, worker_name, lifetime=""):
+        arguments = [
             *("--name", worker_name),
             *("--nthreads", str(cluster.config.worker_threads)),
             *("--memory-limit", str(cluster.config.worker_memory)),
             *("--death-timeout", f"{self.death_timeout:g}"),
             *self.dashboard_arguments(cluster),
+            "--nanny" if self.has_nanny() else "--no-nanny",
         ]
-        return [*command, "--lifetime", lifetime] if lifetime else command
+        return [*arguments, "--lifetime", lifetime] if lifetime else arguments
+
+    def has_nanny(self):
+        if self.worker_nanny == "auto":
+            return not self.slurm.enforces_memory
+        return self.worker_nanny == "always"
+
+    def first_workers(self, cluster):
+        """How many workers are submitted together with the scheduler."""
+        limit = cluster.config.get("cluster_max_workers")
+        workers = cluster.config.get("workers", 0)
+        return workers if limit is None else min(workers, limit)
 
     @staticmethod
     def lifetime(cluster, worker):
@@ -589,25 +627,42 @@ class SlurmGatewayBackend(SlurmBackend):
         return f"{max(seconds / 3, seconds - margin - (worker.id * 0.618034 % 1) * seconds / 4):.0f}s"
 
     def job_script(self, cluster, workers=()):
+        staging = self.get_staging_directory(cluster)
+        program = [f"{staging}/{PROGRAM.name}"]
         tasks = {}
         if workers:
             environment = self.get_worker_env(cluster)
+            if cluster.scheduler_address:
+                at = cluster.scheduler_address
+                where = [at]
+            else:
+                at = f"{staging}/{SCHEDULER_FILE}"
+                where = ["--scheduler-file", at]
+            program += ["worker", at, f"{self.death_timeout:g}"]
+            instead = [*cluster.config.worker_cmd, *where]
             names = [worker.name for worker in workers]
             lifetimes = [self.lifetime(cluster, worker) for worker in workers]
             if len(workers) == 1:
-                command = self.get_worker_command(cluster, names[0], lifetimes[0])
+                arguments = self.worker_arguments(cluster, names[0], lifetimes[0])
             else:
                 tasks = {"worker_name": names, "worker_lifetime": lifetimes}
-                command = self.get_worker_command(cluster, "worker_name", lifetimes[0] and "worker_lifetime")
+                arguments = self.worker_arguments(cluster, "worker_name", lifetimes[0] and "worker_lifetime")
         else:
             environment = self.get_scheduler_env(cluster)
-            command = self.get_scheduler_command(cluster)
+            program += ["scheduler"]
+            instead = cluster.config.scheduler_cmd
+            arguments = self.scheduler_arguments(cluster)
+        if list(instead[:2]) != ["dask", program[1]]:
+            arguments, program = [*instead, *arguments], None  # the site's own command
+        before = NANNYS_ENVIRONMENT if workers and not self.has_nanny() else {}
         return jobs.script(
             modules_init=self.modules_init,
             setup=cluster.config.worker_setup or self.default_setup,
-            environment=cluster.config.environment,
+            environment={**before, **cluster.config.environment},
             gateway_environment=environment,
-            command=command,
+            command=arguments,
+            program=program,
+            instead=instead,
             tasks=tasks,
             check=f"{self.get_staging_directory(cluster)}/{PRELOAD.name}" if workers else "",
         )
@@ -635,6 +690,8 @@ class SlurmGatewayBackend(SlurmBackend):
                 "dask.pem": cluster.tls_key.decode("utf8"),
                 "dask.token": cluster.token,
                 PRELOAD.name: PRELOAD.read_text(),
+                PROGRAM.name: PROGRAM.read_text(),
+                SCHEDULER_FILE: "",
             }
             if self.dashboards:
                 request["files"][DASHBOARD_PRELOAD.name] = DASHBOARD_PRELOAD.read_text()
@@ -686,18 +743,32 @@ class SlurmGatewayBackend(SlurmBackend):
             )
         return answer
 
-    async def submit(self, cluster, workers=(), batch=None):
-        """Submit the scheduler, or one or many workers, and answer with the id of the job."""
+    async def submit(self, cluster, workers, batch):
+        """Submit one or many workers, and answer with the id of the job."""
+        request = self.job_request(cluster, workers) | {"batch": batch}
+        answer = await self._submit(cluster, f"{len(workers)} workers", request)
+        return answer["job"]
+
+    async def submit_scheduler(self, cluster, workers):
+        """Submit the scheduler, with new workers if there are any: the id of its job, and what became of theirs."""
+        request = self.job_request(cluster)
+        what = "the scheduler"
+        if workers:
+            job = self.job_request(cluster, workers) | {"batch": workers[0].state["batch"]}
+            request["workers"] = {name: value for name, value in job.items() if name not in ("cluster", "kind")}
+            what += f" and {len(workers)} workers"
+        answer = await self._submit(cluster, what, request)
+        return answer["job"], answer.get("workers", {})
+
+    async def _submit(self, cluster, what, request):
         began = time.monotonic()
-        request = self.job_request(cluster, workers)
-        answer = await self.do_as_user(cluster.username, "submit", batch=batch, **request)
-        what = f"{len(workers)} workers" if workers else "the scheduler"
+        answer = await self.do_as_user(cluster.username, "submit", **request)
         self.log.info(
             "Job %s submitted for %s of cluster %s of %s in %.0f ms",
             answer["job"], what, cluster.name, cluster.username, 1000 * (time.monotonic() - began),
             extra={"job": answer["job"]},
         )  # fmt: skip
-        return answer["job"]
+        return answer
 
     def refusal(self, cluster, what, exc):
         """What the user reads when a job could not be submitted."""
@@ -720,12 +791,20 @@ class SlurmGatewayBackend(SlurmBackend):
     # -- a cluster starts -------------------------------------------------------------------------------------
 
     async def _cluster_to_submitted(self, cluster):
+        """Submit the scheduler, and its first workers with it: a busy batch cluster is queued for once.
+
+        The workers' records come first, so that their jobs are found again whatever happens between the two.
+        """
         self._submitting.add(cluster.name)
+        workers = []
         try:
-            job_id = None
+            job_id, fate = None, {}
             if cluster.name in self._doubtful:
                 job_id = next(iter(await self.jobs_from_before(cluster, "scheduler", "-")), None)
-            job_id = job_id or await self.submit(cluster)
+            if job_id is None:
+                workers = self._first_workers(cluster)
+                self._submitting.update(w.name for w in workers)
+                job_id, fate = await self.submit_scheduler(cluster, workers)
         except SlurmError:
             raise  # and be tried again
         except LauncherError as exc:
@@ -742,12 +821,53 @@ class SlurmGatewayBackend(SlurmBackend):
         else:
             self._doubtful.discard(cluster.name)
             self.db.update_cluster(cluster, status=JobStatus.SUBMITTED, state={**cluster.state, "job_id": job_id})
+            if "job" in fate:
+                self._record_submitted(workers, fate["job"])
+            elif "error" in fate and not fate.get("temporary"):
+                await self.first_workers_refused(cluster, workers, fate)
+            self.queue.put(cluster)  # for the first workers that are not submitted yet
             self._wake.set()
         finally:
             self._submitting.discard(cluster.name)
+            self._submitting.difference_update(w.name for w in workers)
+
+    def _first_workers(self, cluster):
+        """The records of those workers that go in with the scheduler: one submission of them."""
+        count = min(self.first_workers(cluster), self.max_array_size)
+        if cluster.workers or not count:
+            workers = [w for w in cluster.workers.values() if w.status == JobStatus.CREATED]
+            whole = [w.state.get("index") for w in workers] in ([None], list(range(len(workers))))
+            return workers if whole and workers and workers[0].target == JobStatus.RUNNING else []
+        self.db.update_cluster(cluster, count=self.first_workers(cluster))
+        return self.create_workers(cluster, count)
+
+    async def first_workers_refused(self, cluster, workers, fate):
+        """The scheduler is fine, its workers are not: that is told, and the user decides."""
+        exc = LauncherError(str(fate["error"]), str(fate.get("source", "launcher")))
+        problem = (
+            self.refusal(cluster, "the workers' job", exc)
+            + " The cluster has no workers; `cluster.scale(n)` tries again."
+        )
+        self._forget(workers)
+        self._holds[cluster.name] = math.inf  # until the user asks for workers
+        reason = failures.of_refusal(exc.source, str(exc))
+        metrics.FAILURES.labels("worker", reason).inc()
+        self.log.warning(
+            "The first workers of cluster %s are refused: %s", cluster.name, one_line(problem), extra={"reason": reason}
+        )
+        self.db.update_cluster(cluster, state={**cluster.state, "worker_problem": problem[:8000]})
+
+    async def reconcile_cluster(self, cluster):
+        await super().reconcile_cluster(cluster)
+        if cluster.status == JobStatus.SUBMITTED and cluster.target == JobStatus.RUNNING:
+            await self._check_cluster_scale(cluster)
 
     async def _cluster_to_running(self, cluster):
+        """Its routes come first: its user's client connects as soon as it hears of this."""
+        await self._check_cluster_proxied(cluster)
         await super()._cluster_to_running(cluster)
+        if cluster.state.get("worker_problem"):
+            self.task_pool.spawn(self.tell(cluster, cluster.state["worker_problem"]))
         metrics.CLUSTER_START_SECONDS.observe((timestamp() - cluster.start_time) / 1000)
 
     async def jobs_from_before(self, cluster, kind, batch):
@@ -784,7 +904,8 @@ class SlurmGatewayBackend(SlurmBackend):
     async def _check_cluster_scale(self, cluster):
         hold = self._holds.get(cluster.name, 0) - time.monotonic()
         if hold > 0:
-            self.queue.put_after(cluster, hold + 0.1)
+            if hold < math.inf:
+                self.queue.put_after(cluster, hold + 0.1)
             return
         # Workers of a submission of which it is not known whether it came through.
         doubtful = {}
@@ -798,7 +919,9 @@ class SlurmGatewayBackend(SlurmBackend):
             lost = [w for w in workers if not ids[w]]
             if lost and not await self._submit_workers(cluster, lost):
                 return
-        missing = cluster.count - len(cluster.active_workers())
+        # While the scheduler waits, those that failed or waited for it in vain are not replaced.
+        waiting = cluster.status == JobStatus.SUBMITTED
+        missing = cluster.count - len(cluster.workers if waiting else cluster.active_workers())
         while missing > 0:
             workers = self.create_workers(cluster, min(missing, self.max_array_size))
             missing -= len(workers)
@@ -858,10 +981,7 @@ class SlurmGatewayBackend(SlurmBackend):
             await self.workers_failed(cluster, batch, self.refusal(cluster, "the workers' job", exc), reason)
             return False
         else:
-            one = len(workers) == 1
-            self.db.update_workers(
-                [(w, self._submitted(w, job_id if one else f"{job_id}_{i}")) for i, w in enumerate(workers)]
-            )
+            self._record_submitted(workers, job_id)
         finally:
             self._submitting.difference_update(names)
             for worker in workers:
@@ -869,6 +989,13 @@ class SlurmGatewayBackend(SlurmBackend):
                     self.queue.put(worker)  # it was told to stop meanwhile
         self._wake.set()
         return True
+
+    def _record_submitted(self, workers, job_id):
+        """The jobs of new workers: one of its own, or the tasks of an array."""
+        one = len(workers) == 1
+        self.db.update_workers(
+            [(w, self._submitted(w, job_id if one else f"{job_id}_{i}")) for i, w in enumerate(workers)]
+        )
 
     def _hold(self, cluster, seconds):
         """No new workers for this cluster for a while."""
@@ -1110,6 +1237,10 @@ class SlurmGatewayBackend(SlurmBackend):
         worker, job = ended[0]
         log = await self.tail(cluster, f"worker-{job.id}")
         self._forget([w for w, _ in ended])
+        if any(messages.NO_SCHEDULER in line for line in log):
+            self.log.info("Cluster %s: workers waited for the scheduler in vain", cluster.name)
+            self.queue.put(cluster)  # new ones are submitted once it runs
+            return
         what = "A worker" if len(ended) == 1 else f"{len(ended)} workers, of them one"
         sentence = messages.ended(what, job, self.log_path(cluster, job.id), log, self.support)
         await self.workers_failed(cluster, worker.state.get("batch"), sentence, failures.of_job(job, log))
@@ -1138,6 +1269,10 @@ class SlurmGatewayBackend(SlurmBackend):
 
     async def reconcile_loop(self):
         while True:
+            try:
+                await self.slurm.learn()
+            except SlurmError as exc:
+                self.log.warning("SLURM's configuration can't be read: %s", exc)
             try:
                 await self.cancel_orphans()
             except SlurmError as exc:

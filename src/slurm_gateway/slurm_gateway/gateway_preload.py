@@ -7,8 +7,10 @@ worker. (As a preload of workers dask would copy it into a folder that all users
 else goes wrong here must not keep them from working.
 """
 
+import asyncio
 import json
 import logging
+import os
 import re
 import sys
 from importlib import metadata
@@ -18,6 +20,9 @@ logger = logging.getLogger("distributed.scheduler")
 
 # In the cluster's folder: what its scheduler runs in
 VERSIONS = Path(__file__).with_name("versions.json")
+
+# Seconds after which a client that has just come listens to what it is told
+TELL_DELAY = 0.5
 
 # Looked for in the log by the gateway (messages.py)
 MISFIT = "dask-gateway: this worker does not fit its scheduler"
@@ -31,6 +36,26 @@ def dask_setup(scheduler):
     _let_the_gateway_speak(scheduler)
     _tell_the_gateway_of_workers(scheduler)
     _tell_workers_what_it_runs_in()
+    _know_the_first_workers(scheduler)
+
+
+def _know_the_first_workers(scheduler):
+    """Count the workers that were submitted with this scheduler, and tell them where it is.
+
+    Upstream starts with a count of 0, which would have the gateway cancel them, and waits before it reports.
+    """
+    try:
+        service = scheduler.services["gateway"]
+        service.count = int(os.environ.get("DASK_GATEWAY_WORKERS", "0"))
+        service.heartbeat_initial = 0
+        path = os.environ.get("DASK_GATEWAY_SCHEDULER_FILE")
+        if path:
+            # Written in place, see gateway_job.address_in
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123
+                json.dump({"address": scheduler.address}, file)
+    except Exception:
+        logger.exception("The workers that were submitted with this scheduler will not find it")
 
 
 def _tell_the_gateway_of_workers(scheduler):
@@ -48,18 +73,44 @@ def _tell_the_gateway_of_workers(scheduler):
 
 
 def _let_the_gateway_speak(scheduler):
-    """Add an address to the scheduler's API at which the gateway leaves a text for the user."""
+    """Add an address to the scheduler's API at which the gateway leaves a text for the user.
+
+    What it says before the first client has come (such as why the first workers could not start) waits for it.
+    """
     try:
         from dask_gateway.scheduler_preload import BaseHandler
+        from distributed.diagnostics.plugin import SchedulerPlugin
         from tornado import web
+
+        waiting, tasks = [], set()
+
+        def tell(text):
+            scheduler.log_event("warn", text)  # each client shows it as a Python warning
+
+        async def tell_soon():
+            await asyncio.sleep(TELL_DELAY)
+            texts, waiting[:] = list(waiting), []
+            for text in texts:
+                tell(text)
+
+        class TellFirstClient(SchedulerPlugin):
+            def add_client(self, scheduler, client):
+                if waiting:
+                    task = asyncio.ensure_future(tell_soon())
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
 
         class TellHandler(BaseHandler):
             @web.authenticated
             async def post(self):
                 text = str(self.json_data["text"])
                 logger.warning("The gateway says: %s", text)
-                scheduler.log_event("warn", text)  # each client shows it as a Python warning
+                if any(name != "fire-and-forget" for name in scheduler.clients):
+                    tell(text)
+                else:
+                    waiting.append(text)
 
+        scheduler.add_plugin(TellFirstClient(), name="dask-gateway-tell-first-client")
         scheduler.services["gateway"].app.add_handlers(".*$", [("/api/tell", TellHandler)])
     except Exception:
         logger.exception("What the gateway says will not reach the clients")

@@ -4,7 +4,8 @@
 sudo lets the gateway run this file, and nothing else, as the members of one group. It reads one JSON object
 from standard input, does one of three things, and answers one line of JSON on standard output:
 
-submit  writes the cluster's keys into the user's staging folder, then calls sbatch with the job's script
+submit  writes the cluster's keys into the user's staging folder, then calls sbatch with the job's script, and once
+        more if the first workers are submitted together with their scheduler
 cancel  calls scancel, then answers with the last lines of a log, to which it may add one that the user is to
         read, then removes the staging folder if asked to
 tidy    removes the logs and staging folders that nobody needs any more
@@ -22,9 +23,9 @@ import json
 import os
 import pwd
 import re
+import select
 import signal
 import stat
-import subprocess
 import sys
 import time
 
@@ -35,6 +36,7 @@ REQUEST_LIMIT = 4 * 1024 * 1024
 SCRIPT_LIMIT = 2 * 1024 * 1024
 FILE_LIMIT = 64 * 1024
 LOG_LIMIT = 16 * 1024
+OUTPUT_LIMIT = 64 * 1024
 COMMAND_TIMEOUT = 120
 REMOVAL_TIME = 20
 TIME = 150  # for all of it, less than the gateway waits
@@ -46,7 +48,10 @@ JOB = re.compile(r"[1-9][0-9]{0,9}(_[0-9]{1,7})?")
 BATCH = re.compile(r"[0-9a-f]{16}")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,63}")
 KINDS = ("scheduler", "worker")
-FILES = ("dask.crt", "dask.pem", "dask.token", "dask.dashboard", "gateway_preload.py", "dashboard_preload.py")
+FILES = (
+    "dask.crt", "dask.pem", "dask.token", "dask.dashboard", "gateway_job.py", "gateway_preload.py",
+    "dashboard_preload.py", "scheduler.json",
+)  # fmt: skip
 
 # What sbatch and scancel write when slurmctld does not answer: worth another try later.
 AWAY = re.compile(
@@ -302,20 +307,46 @@ def add_line(folder, name, line):
 
 
 def run(command, config, user, stdin=b""):
-    """Run sbatch or scancel; its code, output and errors."""
+    """Run sbatch or scancel; its code, output and errors. The module subprocess would cost as much as sbatch itself."""
+    streams = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdin", "stdout", "stderr")]
     old_umask = os.umask(int(str(config.get("umask", "022")), 8))  # SLURM hands it on to the job
     try:
-        done = subprocess.run(
-            command, input=stdin, capture_output=True, env=environment(config, user), cwd="/",
-            timeout=COMMAND_TIMEOUT,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Failed(f"{command[0]} did not answer in {COMMAND_TIMEOUT} s", temporary=True) from None
+        with open(streams[0], "wb", closefd=False) as file:
+            file.write(stdin)
+        os.lseek(streams[0], 0, os.SEEK_SET)
+        code = wait_for(
+            os.posix_spawn(
+                command[0],
+                command,
+                environment(config, user),
+                file_actions=[(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)],
+                setsigdef=[signal.SIGPIPE],  # which Python ignores
+            )
+        )
+        if code is None:
+            raise Failed(f"{command[0]} did not answer in {COMMAND_TIMEOUT} s", temporary=True)
+        stdout, stderr = (os.pread(stream, OUTPUT_LIMIT, 0).decode("utf-8", "replace") for stream in streams[1:])
     except OSError as exc:
         raise Failed(f"{command[0]} can't be run: {exc.strerror}", temporary=True) from None
     finally:
         os.umask(old_umask)
-    return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+        for stream in streams:
+            os.close(stream)
+    return code, stdout, stderr
+
+
+def wait_for(pid):
+    """The exit code of a child, negative for a signal; None if it had to be killed because it took too long."""
+    ended = None
+    try:
+        descriptor = os.pidfd_open(pid)
+        ended = select.select([descriptor], [], [], COMMAND_TIMEOUT)[0]
+        os.close(descriptor)
+    finally:
+        if not ended:
+            os.kill(pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code if ended else None
 
 
 def spoken(stderr):
@@ -329,24 +360,52 @@ def job_name(kind, cluster):
     return f"dask-{kind}-{cluster[:8]}"
 
 
+JOB_FIELDS = ("script", "cpus", "memory", "time", "partition", "account", "qos", "array", "batch")
+
+
 def submit(request, config, user):
-    """Write the keys into the staging folder and call sbatch."""
-    only(request, "cluster", "kind", "script", "files", "cpus", "memory", "time", "partition", "account", "qos",
-         "array", "batch")  # fmt: skip
+    """Write the keys into the staging folder and call sbatch; for the first workers, too, if they come along."""
+    only(request, "cluster", "kind", "files", "workers", *JOB_FIELDS)
     cluster = matching(request, "cluster", CLUSTER)
     kind = request.get("kind")
     if kind not in KINDS:
         raise Refused("'kind' must be scheduler or worker")
-    script = text(request, "script", SCRIPT_LIMIT)
-    if not script.startswith("#!/bin/bash\n"):
-        raise Refused("'script' must be a bash script")
     files = request.get("files", {})
     if not isinstance(files, dict) or not all(name in FILES for name in files):
         raise Refused("'files' holds a name that is not accepted")
     files = {name: text(files, name, FILE_LIMIT) for name in files}
+    job = job_of(request, cluster, kind, config, user)
+    workers = request.get("workers")
+    if workers is not None:
+        if not isinstance(workers, dict) or kind != "scheduler":
+            raise Refused("'workers' must be an object, and come with a scheduler")
+        only(workers, *JOB_FIELDS)
+        workers = job_of(workers, cluster, "worker", config, user)
+
+    # The folders and keys come first: a job that starts at once must find them.
+    folder = open_folder(config["folder"], open_folder(user.pw_dir), create=True)
+    open_folder(cluster, open_folder("logs", folder, create=True), create=True)
+    if files:
+        staging = open_folder(cluster, folder, create=True)
+        for name, content in files.items():
+            write_file(staging, name, content)
+
+    answer = {"job": sbatch(*job, config, user)}
+    if workers is not None:
+        try:
+            answer["workers"] = {"job": sbatch(*workers, config, user)}
+        except Failed as exc:
+            answer["workers"] = {"source": "launcher", "error": str(exc), **exc.details}
+    return answer
+
+
+def job_of(request, cluster, kind, config, user):
+    """The call of sbatch for one job, and its script."""
+    script = text(request, "script", SCRIPT_LIMIT)
+    if not script.startswith("#!/bin/bash\n"):
+        raise Refused("'script' must be a bash script")
     array = number(request, "array", 1, 100_000, default=0)
     batch = matching(request, "batch", BATCH, default="-")
-
     home = user.pw_dir.replace("%", "%%")
     log = {"scheduler": "scheduler.log", "worker": "worker-%A_%a.log" if array else "worker-%j.log"}[kind]
     command = [
@@ -374,21 +433,17 @@ def submit(request, config, user):
     if array:
         command.append(f"--array=0-{array - 1}")
     command.extend(config.get("directives", []))
+    return command, script
 
-    # The folders and keys come first: a job that starts at once must find them.
-    folder = open_folder(config["folder"], open_folder(user.pw_dir), create=True)
-    open_folder(cluster, open_folder("logs", folder, create=True), create=True)
-    if files:
-        staging = open_folder(cluster, folder, create=True)
-        for name, content in files.items():
-            write_file(staging, name, content)
 
+def sbatch(command, script, config, user):
+    """Submit a job; its id."""
     code, stdout, stderr = run(command, config, user, script.encode("utf-8"))
     job = stdout.strip().split(";")[0]
     if code != 0 or not JOB.fullmatch(job):
         said = spoken(stderr) or f"sbatch ended with code {code} and said nothing"
         raise Failed(said, source="sbatch", temporary=bool(AWAY.search(said)))
-    return {"job": job}
+    return job
 
 
 def cancel(request, config, user):
@@ -556,6 +611,7 @@ def too_long(*_):
 def main():
     """Read a request and write its answer."""
     try:
+        os.chdir("/")
         signal.signal(signal.SIGALRM, too_long)
         signal.alarm(TIME)
         data = sys.stdin.buffer.read(REQUEST_LIMIT + 1)

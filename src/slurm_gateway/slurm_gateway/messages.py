@@ -2,6 +2,8 @@
 
 import re
 
+from . import gateway_job
+
 LIMIT = 1500
 
 
@@ -112,3 +114,5 @@ def with_log(sentence, log_path, log):
 NO_DASK = "dask-gateway: there is no command 'dask' in this job's environment"
 MISFIT = "dask-gateway: this worker does not fit its scheduler"
 SETUP_FAILED = "dask-gateway: the job's setup failed"
+# Written by a worker that waited for its scheduler in vain
+NO_SCHEDULER = gateway_job.NO_SCHEDULER

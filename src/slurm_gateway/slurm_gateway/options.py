@@ -236,6 +236,7 @@ DEFAULTS = {
     "time_limit": "12:00:00",
     "scheduler_time_limit": "",
     "environment_variables": {},
+    "workers": 0,
 }
 
 
@@ -372,6 +373,7 @@ class OptionsFor(LoggingConfigurable):
             duration,
             Duration("scheduler_time_limit", maximum=limits["time_limit"], default=d["scheduler_time_limit"]),
             Variables("environment_variables", default=d["environment_variables"]),
+            number("workers", "workers", low=0),
             handler=lambda options: self.configuration(options, limits),
         )
 
@@ -391,6 +393,7 @@ class OptionsFor(LoggingConfigurable):
             "scheduler_time_limit": max(options.scheduler_time_limit, options.time_limit),
             "environment": {**self.environment, **options.environment_variables},
             "cluster_max_workers": limits.get("workers"),
+            "workers": options.workers,
         }
 
     def setup(self, options):

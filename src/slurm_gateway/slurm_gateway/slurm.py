@@ -158,6 +158,15 @@ class Slurm(LoggingConfigurable):
         out = await self._ask(self.scontrol, "show", "config")
         return bool(re.search(r"^PrivateData\s*=.*\bjobs\b", out, re.MULTILINE))
 
+    enforces_memory = False  # whether it holds jobs to their memory, see learn
+
+    async def learn(self):
+        """Find out how the batch cluster is set up."""
+        config = parse_config(await self._ask(self.scontrol, "show", "config"))
+        self.enforces_memory = (
+            "cgroup" in config.get("TaskPlugin", "") and config.get("ConstrainRAMSpace", "").lower() == "yes"
+        ) or "OverMemoryKill" in config.get("JobAcctGatherParams", "")
+
     async def associations(self, user):
         """What a user may submit to: [(account, partition or "", [QoS, …], default account)]."""
         out = await self._ask(
@@ -183,6 +192,11 @@ def parse_jobs(out, separator):
 def batched(items, size):
     """The whole groups of `size` items."""
     return zip(*[iter(items)] * size, strict=False)
+
+
+def parse_config(out):
+    """{name: value} of the answer of `scontrol show config`, with that of cgroup.conf, which it ends with."""
+    return dict(re.findall(r"^(\w+) *= (.*?) *$", out, re.MULTILINE))
 
 
 def parse_job(out, job_id):

@@ -40,6 +40,8 @@ class Batch(Slurm):
         self.refuse = None
         self.cancel_fails = 0
         self.lose_answers = False
+        self.refuse_workers = None  # what the launcher answers of workers that come with their scheduler
+        self.between = None  # called between the two submissions
 
     # the questions of slurm.Slurm
 
@@ -54,6 +56,10 @@ class Batch(Slurm):
     async def associations(self, user):
         return [("climate", "", ["standard"], "climate")]
 
+    async def learn(self):
+        if self.away:
+            raise SlurmError("scontrol ended with code 1: Unable to contact slurm controller")
+
     # the launcher
 
     async def do_as_user(self, user, action, **request):
@@ -61,19 +67,32 @@ class Batch(Slurm):
         await asyncio.sleep(0)
         return getattr(self, action)(user, **request)
 
-    def submit(self, user, cluster, kind, batch=None, array=None, **_):
+    def submit(self, user, cluster, kind, batch=None, array=None, workers=None, **_):
         if self.refuse:
             raise self.refuse
         if self.away:
             raise LauncherError("Unable to contact slurm controller", source="sbatch", temporary=True)
+        number = self._queue(user, cluster, kind, batch, array)
+        answer = {"job": number}
+        if workers:
+            if self.between:
+                self.between()
+            if self.refuse_workers:
+                answer["workers"] = self.refuse_workers
+            else:
+                job = self._queue(user, cluster, "worker", workers["batch"], workers.get("array"))
+                answer["workers"] = {"job": job}
+        if self.lose_answers:
+            raise LauncherError("no answer in 180 s", temporary=True)
+        return answer
+
+    def _queue(self, user, cluster, kind, batch, array):
         number = str(next(self.numbers))
         submitted = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - 3600))
         for job_id in [f"{number}_{i}" for i in range(array)] if array else [number]:
             comment = f"dask-gateway:gateway:{cluster}:{kind}:{batch or '-'}"
             self.known[job_id] = Job(job_id, "PENDING", "Priority", user=user, comment=comment, submitted=submitted)
-        if self.lose_answers:
-            raise LauncherError("no answer in 180 s", temporary=True)
-        return {"job": number}
+        return number
 
     def cancel(self, user, cluster, jobs, last=None, log="", remove=False, **_):
         failed = {}

@@ -17,6 +17,7 @@ from dask_gateway import GatewayClusterError
 
 from slurm_gateway import launcher
 from slurm_gateway.backend import LauncherError, SlurmGatewayBackend
+from slurm_gateway.gateway_job import NO_SCHEDULER
 from slurm_gateway.slurm import Job
 
 from .conftest import until
@@ -45,7 +46,10 @@ def test_a_schedulers_job(site):
     }  # fmt: skip
     assert request["files"]["dask.token"] == cluster.token
     assert set(request["files"]) <= set(launcher.FILES)
-    assert command_of(request)[:3] == ["exec", "${start[@]}", "scheduler"]
+    program = f"/home/users/alice/.dask-gateway/{name}/gateway_job.py scheduler"
+    assert f'start=("$interpreter" {program}); else\n' in request["script"]
+    assert "start+=(scheduler); fi\n" in request["script"]
+    assert command_of(request)[:4] == ["exec", "${start[@]}", "--protocol", "tls"]
     script = request["script"]
     assert "source ~/venv/bin/activate" in script
     assert "module load jaspy" not in script
@@ -75,7 +79,9 @@ def test_workers_are_submitted_with_one_sbatch(site, batch):
     assert (workers["kind"], workers["array"], workers["cpus"], workers["memory"]) == ("worker", 16, 2, 1536)
     assert "files" not in workers
     command = command_of(workers)
-    assert command[:4] == ["exec", "${start[@]}", "worker", "tls://10.0.0.1:1234"]
+    assert command[:3] == ["exec", "${start[@]}", "--name"]
+    assert "/gateway_job.py worker tls://10.0.0.1:1234 300); else\n" in workers["script"]
+    assert "start+=(worker tls://10.0.0.1:1234); fi\n" in workers["script"]
     assert "/gateway_preload.py; [ $? != 3 ] || exit 1" in workers["script"]
     assert option(command, "--nthreads") == "2"
     assert option(command, "--memory-limit") == str(1536 * 2**20)
@@ -207,6 +213,7 @@ def test_clusters_of_a_user_are_limited(site):
     ("options", "sentence"),
     [
         ({"worker_cores": 100}, "worker_cores is limited to 16 cores here; 100 was asked for"),
+        ({"workers": 65}, "workers is limited to 64 workers here; 65 was asked for"),
         ({"worker_setup": "a\0b"}, "must hold no control characters"),
         ({"nothing\nsuch": 1}, "there is no option"),
         ({"account": "other"}, "account must be one of those that you may use"),
@@ -396,6 +403,214 @@ def test_a_worker_whose_job_dies_early_is_noticed(site, batch):
         return site.cluster(name).state["worker_problem"]
 
     assert "there is no dask-gateway in its environment" in site(test)
+
+
+# -- workers that come with their scheduler -------------------------------------------------------------------------
+
+
+async def submitted_with(site, workers, **options):
+    """A cluster that waits in the queue with so many workers."""
+    name = await site.submitted(workers=workers, **options)
+    await until(lambda: len(site.workers(name, "SUBMITTED")) == workers)
+    return name
+
+
+def test_the_first_workers_are_submitted_with_the_scheduler_and_wait_for_its_address(site):
+    async def test(site):
+        name = await submitted_with(site, 2, worker_memory=1.5)
+        return name, site.batch.submissions(), {w.name: w.state["job_id"] for w in site.workers(name)}
+
+    name, (request,), workers = site(test)
+    assert (request["kind"], request["workers"]["array"], request["workers"]["memory"]) == ("scheduler", 2, 1536)
+    file = f"/home/users/alice/.dask-gateway/{name}/scheduler.json"
+    script = request["workers"]["script"]
+    assert f"/gateway_job.py worker {file} 300); else\n" in script
+    assert f"start+=(worker --scheduler-file {file}); fi\n" in script
+    assert all(worker in script for worker in workers)
+    assert "export DASK_GATEWAY_WORKERS=2\n" in request["script"]
+    assert f"export DASK_GATEWAY_SCHEDULER_FILE={file}\n" in request["script"]
+    assert request["files"]["scheduler.json"] == ""
+    assert sorted(workers.values()) == ["101_0", "101_1"]
+
+
+def test_scaling_counts_the_workers_that_came_with_the_scheduler(site):
+    async def test(site):
+        name = await submitted_with(site, 2)
+        names = [w.name for w in site.workers(name)]
+        await site.heartbeat(name, count=2, active=names[:1])
+        await until(lambda: site.cluster(name).status.name == "RUNNING")
+        await site.heartbeat(name, count=2, active=names)
+        await site.heartbeat(name, count=5, active=names)
+        await until(lambda: len(site.workers(name, "SUBMITTED")) == 3)
+        await site.heartbeat(name, count=1, active=names[:1], closing=names[1:])
+        await until(lambda: len(site.cluster(name).active_workers()) <= 2)
+        return [r.get("array") for r in site.batch.submissions()], len(site.workers(name, "RUNNING"))
+
+    assert site(test) == ([None, 3], 2)
+
+
+def test_more_first_workers_than_an_array_may_have_are_several_arrays(site):
+    async def test(site):
+        await submitted_with(site, 25)
+        first, *others = site.batch.submissions()
+        return [first["workers"]["array"]] + [request["array"] for request in others]
+
+    assert site(test, max_array_size=10) == [10, 10, 5]
+
+
+def test_a_refused_scheduler_leaves_no_workers(site, batch):
+    batch.refuse = LauncherError("Batch job submission failed: Invalid qos specification", source="sbatch")
+
+    async def test(site):
+        async with site.client() as gateway:
+            with pytest.raises(GatewayClusterError, match="SLURM refused the scheduler's job"):
+                await gateway.new_cluster(workers=2)
+        await until(lambda: all(c.status.name == "FAILED" for c in site.backend.db.name_to_cluster.values()))
+        assert site.batch.known == {}
+
+    site(test)
+
+
+def test_a_scheduler_that_fails_takes_its_workers_with_it(site):
+    async def test(site):
+        name = await submitted_with(site, 3)
+        site.batch.end(site.cluster(name).state["job_id"], "FAILED", exit_code="3:0")
+        await until(lambda: site.cluster(name).status.name == "FAILED")
+        assert site.batch.living() == []
+
+    site(test)
+
+
+def test_refused_first_workers_are_told_and_the_cluster_lives(site, batch):
+    batch.refuse_workers = {"error": "Batch job submission failed: Job violates policy limit", "source": "sbatch"}
+
+    async def test(site):
+        name = await site.submitted(workers=2)
+        told = []
+
+        async def tell(request):
+            told.append((await request.json())["text"])
+            return web.Response()
+
+        app = web.Application()
+        app.router.add_post("/api/tell", tell)
+        app.router.add_post("/api/comm", lambda _: asyncio.sleep(0, web.Response()))
+        async with TestServer(app) as scheduler:
+            site.backend._check_heartbeat = lambda _: None
+            await site.heartbeat(name, count=2, api_address=str(scheduler.make_url("")).rstrip("/"))
+            await until(lambda: told)
+            assert "SLURM refused the workers' job" in told[0]
+            assert "A limit of your account" in told[0]
+            assert "`cluster.scale(n)` tries again" in told[0]
+            await site.heartbeat(name, count=2)
+            await asyncio.sleep(0.2)
+            assert len(site.batch.submissions()) == 1  # nothing is tried until the user says so
+            assert site.cluster(name).status.name == "RUNNING"
+            async with site.client() as gateway:
+                await gateway.scale_cluster(name, 2)
+            await until(lambda: len(site.workers(name, "SUBMITTED")) == 2)
+
+    site(test)
+
+
+def test_first_workers_for_which_slurm_had_no_time_are_submitted_later(site, batch):
+    batch.refuse_workers = {"error": "Unable to contact slurm controller", "source": "sbatch", "temporary": True}
+
+    async def test(site):
+        await submitted_with(site, 2)
+        return [request["kind"] for request in site.batch.submissions()]
+
+    assert site(test) == ["scheduler", "worker"]
+
+
+@pytest.mark.parametrize("came_through", ["both", "the scheduler"])
+def test_a_kill_between_the_two_submissions_leaves_neither_too_few_nor_too_many(site, batch, came_through):
+    async def test(site):
+        batch.lose_answers = True
+        if came_through == "the scheduler":
+            batch.refuse_workers = {"error": "killed", "temporary": True}
+        async with site.client() as gateway:
+            name = await gateway.submit(workers=2)
+        await until(lambda: batch.living("scheduler"))
+        await site.kill()
+        scheduler, workers = batch.living("scheduler"), batch.living("worker")
+        assert len(workers) == (2 if came_through == "both" else 0)
+        batch.lose_answers, batch.refuse_workers = False, None
+        await site.start()
+        await until(lambda: len(site.workers(name, "SUBMITTED")) == 2)
+        assert batch.living("scheduler") == scheduler
+        assert len(batch.living("worker")) == 2
+        assert batch.living("worker") == sorted(w.state["job_id"] for w in site.workers(name))
+
+    site(test)
+
+
+def test_first_workers_that_waited_in_vain_are_replaced_when_the_scheduler_runs_and_not_before(site):
+    async def test(site):
+        name = await submitted_with(site, 1)
+        (worker,) = site.workers(name)
+        job = worker.state["job_id"]
+        site.batch.logs[f"worker-{job}"] = [f"{NO_SCHEDULER} 300 s, for which this worker waited. Its job ends."]
+        site.batch.end(job, "FAILED", exit_code="75:0")
+        await until(lambda: worker.status.name == "FAILED")
+        await asyncio.sleep(0.3)
+        assert len(site.batch.submissions()) == 1
+        site.batch.set(site.cluster(name).state["job_id"], "RUNNING")
+        await site.heartbeat(name, count=1)
+        await until(lambda: site.workers(name, "SUBMITTED"))
+        assert site.cluster(name).worker_start_failure_count == 0
+        assert "worker_problem" not in site.cluster(name).state
+
+    site(test)
+
+
+def test_a_first_worker_that_fails_is_told_once_the_scheduler_runs(site):
+    async def test(site):
+        name = await submitted_with(site, 1)
+        site.batch.end(site.workers(name)[0].state["job_id"], "OUT_OF_MEMORY")
+        await until(lambda: site.cluster(name).state.get("worker_problem"))
+        told = []
+
+        async def tell(_, text):
+            told.append(text)
+
+        site.backend.tell = tell
+        await site.heartbeat(name, count=1)
+        await until(lambda: told)
+        assert "it needed more memory than it had" in told[0]
+
+    site(test)
+
+
+@pytest.mark.parametrize(
+    ("setting", "enforced", "expected"),
+    [
+        ("auto", True, "--no-nanny"),
+        ("auto", False, "--nanny"),
+        ("always", True, "--nanny"),
+        ("never", False, "--no-nanny"),
+    ],
+)
+def test_workers_have_a_nanny_where_slurm_does_not_hold_them_to_their_memory(site, batch, setting, enforced, expected):
+    async def test(site):
+        batch.enforces_memory = enforced
+        await submitted_with(site, 1)
+        return command_of(site.batch.submissions()[0]["workers"])
+
+    assert expected in site(test, worker_nanny=setting)
+
+
+def test_without_a_nanny_tasks_have_one_thread_as_with_one_unless_the_user_says_otherwise(site, batch):
+    batch.enforces_memory = True
+
+    async def test(site):
+        await submitted_with(site, 1, environment_variables={"OMP_NUM_THREADS": "4"})
+        return site.batch.submissions()[0]
+
+    request = site(test)
+    assert "export OMP_NUM_THREADS=4\n" in request["workers"]["script"]
+    assert "export MKL_NUM_THREADS=1\n" in request["workers"]["script"]
+    assert "MKL_NUM_THREADS" not in request["script"]
 
 
 # -- nothing ends that is alive -----------------------------------------------------------------------------------

@@ -108,6 +108,30 @@ def test_each_task_of_an_array_is_the_worker_of_its_number(node):
     assert [line.split()[-3::2] for line in out] == [["first", "1s"], ["second", "2s"], ["third", "3s"]]
 
 
+@pytest.mark.parametrize(
+    ("first_line", "expected"),
+    [
+        ("#!{python}", "{python} program.py worker --name x"),
+        ("#!/bin/bash", "dask worker tls://10.0.0.1:1 --name x"),
+        ("#!/no/such/python -s", "dask worker tls://10.0.0.1:1 --name x"),
+        ("\x7fELF", "dask worker tls://10.0.0.1:1 --name x"),
+    ],
+)
+def test_a_job_runs_its_program_with_the_python_of_dask_and_else_dasks_own_command(tmp_path, first_line, expected):
+    (tmp_path / "dask").write_text(first_line.format(python=tmp_path / "python3.11") + "\n")
+    (tmp_path / "dask").chmod(0o755)
+    (tmp_path / "activate").write_text(f'PATH="{tmp_path}:$PATH"\nexec() {{ echo "$@"; }}\n')
+    done = run(
+        tmp_path,
+        modules_init="",
+        setup=f"source {tmp_path}/activate",
+        command=["--name", "x"],
+        program=["program.py", "worker"],
+        instead=["dask", "worker", "tls://10.0.0.1:1"],
+    )
+    assert done.stdout.strip() == expected.format(python=tmp_path / "python3.11")
+
+
 def test_what_the_gateway_needs_cannot_be_lost_by_a_setup(node):
     done = run(
         node,

@@ -178,6 +178,57 @@ def test_many_workers_are_one_job_array(site):
     assert f"--output={site.home}/.dask-gateway/logs/{CLUSTER}/worker-%A_%a.log" in call["argv"]
 
 
+WORKERS = {
+    "script": "#!/bin/bash\nexec dask worker\n", "cpus": 1, "memory": 512, "array": 4, "batch": "0123456789abcdef",
+}  # fmt: skip
+
+
+def test_the_first_workers_are_submitted_right_after_their_scheduler(site):
+    site.behave("sbatch", "print(17 if 'scheduler' in sys.argv[2] else 18)")
+    assert site.ask(**submission(workers=WORKERS)) == {"ok": True, "job": "17", "workers": {"job": "18"}}
+    scheduler, workers = site.calls()
+    assert "--job-name=dask-scheduler-01234567" in scheduler["argv"]
+    assert not [argument for argument in scheduler["argv"] if argument.startswith("--array")]
+    assert {"--job-name=dask-worker-01234567", "--array=0-3", "--mem=512M", "--constraint=ib"} <= set(workers["argv"])
+    assert f"--comment=dask-gateway:gateway.test:{CLUSTER}:worker:0123456789abcdef" in workers["argv"]
+    assert workers["stdin"] == WORKERS["script"]
+
+
+def test_a_refused_scheduler_leaves_its_workers_unsubmitted(site):
+    site.behave("sbatch", "print('sbatch: error: Invalid qos specification', file=sys.stderr); sys.exit(1)")
+    assert site.ask(**submission(workers=WORKERS))["error"] == "Invalid qos specification"
+    assert len(site.calls()) == 1
+
+
+def test_refused_workers_are_told_beside_the_schedulers_job(site):
+    site.behave(
+        "sbatch",
+        """
+if "scheduler" in sys.argv[2]:
+    print(17)
+else:
+    print("sbatch: error: Job violates policy limit", file=sys.stderr)
+    sys.exit(1)
+""",
+    )
+    assert site.ask(**submission(workers=WORKERS)) == {
+        "ok": True,
+        "job": "17",
+        "workers": {"source": "sbatch", "error": "Job violates policy limit", "temporary": False},
+    }
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [[], "many", {**WORKERS, "kind": "worker"}, {**WORKERS, "files": {}}, {**WORKERS, "workers": WORKERS},
+     {**WORKERS, "script": "#!/bin/sh\n"}, {**WORKERS, "array": 0}, {"script": "#!/bin/bash\n"}],
+)  # fmt: skip
+def test_workers_in_another_form_are_refused_before_anything_is_submitted(site, workers):
+    assert site.ask(**submission(workers=workers))["source"] == "request"
+    assert site.ask(**submission(kind="worker", workers=WORKERS))["source"] == "request"
+    assert site.calls() == []
+
+
 def test_a_percent_sign_in_the_home_folders_name_is_no_pattern_of_sbatch(site, monkeypatch):
     home = site.path / "50%j"
     home.mkdir()
@@ -287,6 +338,28 @@ def test_what_sbatch_says_is_passed_on_with_whether_to_try_again(site, said, tem
         "error": said.removeprefix("sbatch: error: "),
         "temporary": temporary,
     }
+
+
+def test_an_sbatch_that_takes_too_long_is_ended(site, monkeypatch):
+    monkeypatch.setattr(launcher, "COMMAND_TIMEOUT", 0.3)
+    site.behave("sbatch", "import time; time.sleep(60)")
+    answer = site.ask(**submission())
+    assert "did not answer" in answer["error"]
+    assert answer["temporary"] is True
+    with pytest.raises(ChildProcessError):  # nothing is left of it
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_an_sbatch_that_dies_is_an_error(site):
+    site.behave("sbatch", "os.kill(os.getpid(), 11)")
+    assert site.ask(**submission())["error"] == "sbatch ended with code -11 and said nothing"
+
+
+def test_an_sbatch_that_is_missing_is_an_error(site):
+    (site.path / "sbatch").unlink()
+    answer = site.ask(**submission())
+    assert answer["ok"] is False
+    assert "No such file" in answer["error"]
 
 
 def test_an_sbatch_that_answers_no_job_id_is_an_error(site):

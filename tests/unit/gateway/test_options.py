@@ -58,6 +58,7 @@ def test_what_is_asked_for_arrives():
             "time_limit": "1-02:30:00",
             "scheduler_time_limit": "2 days",
             "environment_variables": {"MY_DATA": "/data; rm -rf ~"},
+            "workers": 3,
         },
         limits={"time_limit": "2-00:00:00", "workers": 7},
         environment={"SITE": "1"},
@@ -76,6 +77,7 @@ def test_what_is_asked_for_arrives():
         "scheduler_time_limit": 48 * 60,
         "environment": {"SITE": "1", "MY_DATA": "/data; rm -rf ~"},
         "cluster_max_workers": 7,
+        "workers": 3,
     }
 
 

@@ -115,3 +115,24 @@ def test_a_squeue_that_fails_gives_no_answer_instead_of_an_empty_one(tmp_path, c
 def test_a_squeue_that_is_not_there_gives_no_answer():
     with pytest.raises(SlurmError):
         asyncio.run(Slurm(squeue="/nonexistent/squeue").jobs())
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"),
+    [
+        ("TaskPlugin              = task/affinity,task/cgroup\nCgroup Support Configuration:\n"
+         "ConstrainRAMSpace       = yes\n", True),
+        ("TaskPlugin              = task/cgroup\nConstrainRAMSpace       = no\n", False),
+        ("TaskPlugin              = task/affinity\nConstrainRAMSpace       = yes\n", False),
+        ("JobAcctGatherParams     = OverMemoryKill,NoShared\n", True),
+        ("JobAcctGatherParams     = (null)\n", False),
+    ],
+)  # fmt: skip
+def test_whether_slurm_holds_jobs_to_their_memory(monkeypatch, out, expected):
+    async def ask(self, *command):
+        return out
+
+    monkeypatch.setattr(Slurm, "_ask", ask)
+    batch = Slurm()
+    asyncio.run(batch.learn())
+    assert batch.enforces_memory is expected
