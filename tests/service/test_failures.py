@@ -164,3 +164,16 @@ def test_jobs_of_clusters_that_the_gateway_has_forgotten_are_cancelled_and_no_ot
     )
     gateway.check_output("rm /var/lib/dask-gateway/lost.sqlite")
     scenario.host("controller").check_output("scancel %s", mine)
+
+
+def test_a_session_that_ends_on_a_node_takes_nothing_from_the_users_jobs():
+    """Batch jobs bring such sessions about: slurmd asks for the user's environment in one."""
+    node = scenario.host("node1")
+    semaphore = "/dev/shm/sem.of-a-job"
+    with scenario.removed_after("node1", semaphore):
+        node.check_output("runuser -u alice -- touch %s", semaphore)
+        node.check_output("su -l alice -c true")
+        scenario.wait_until(
+            "alice's session has ended", lambda: node.run("loginctl show-user alice").rc != 0, timeout=40
+        )
+        assert node.file(semaphore).exists
