@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.plugins.filter.core import FilterModule
 from dask_gateway_server.app import DaskGateway
 from dask_gateway_server.proxy import Proxy
+from filter.jaspy import FilterModule as Releases
 from jinja2 import Environment, StrictUndefined
 from traitlets.config.loader import PyFileConfigLoader
 
@@ -27,8 +29,9 @@ CLASSES = {
 def config(tmp_path):
     """The configuration with the role's defaults."""
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
-    environment.filters |= {"ansible.builtin.to_json": json.dumps, "comment": lambda text: f"# {text}"}
+    environment.filters |= FilterModule().filters() | Releases().filters() | {"ansible.builtin.to_json": json.dumps}
     values = {"ansible_managed": "managed", "site_support_address": "help@site.test"}
+    values["site_jaspy_releases"] = [{"name": "jaspy3.11-v20261101", "lock": "jaspy.txt", "state": "current"}]
     values |= {f"site_{name}_host": f"{name}.site.test" for name in ("gateway", "notebook")}
     for name in ("defaults/main.yml", "vars/main.yml", "vars/debian.yml"):
         values |= yaml.safe_load((ROLE / name).read_text())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import warnings
 
 import aiohttp
@@ -15,10 +16,16 @@ from .conftest import until
 
 
 @pytest.fixture
-def scheduler():
+def preload(tmp_path):
+    """A copy of the preload, as in a cluster's folder: it leaves a file beside itself."""
+    return str(shutil.copy(gateway_preload.__file__, tmp_path))
+
+
+@pytest.fixture
+def scheduler(preload):
     """`scheduler(test)` runs a coroutine function with a scheduler that has the preload."""
 
-    def run(test, preload=(gateway_preload.__file__,)):
+    def run(test, preload=(preload,)):
         async def body():
             with dask.config.set({"distributed.scheduler.http.routes": ["distributed.http.health"]}):
                 async with Scheduler(
@@ -48,7 +55,7 @@ def dask_setup(scheduler):
 
 
 @pytest.fixture
-def with_service(scheduler, tmp_path):
+def with_service(scheduler, preload, tmp_path):
     """The same, with upstream's preload before it, whose heartbeats are kept."""
     (tmp_path / "service.py").write_text(SERVICE)
 
@@ -59,7 +66,7 @@ def with_service(scheduler, tmp_path):
             finally:
                 scheduler.services["gateway"].stop()
 
-        return scheduler(body, preload=[str(tmp_path / "service.py"), gateway_preload.__file__])
+        return scheduler(body, preload=[str(tmp_path / "service.py"), preload])
 
     return run
 
