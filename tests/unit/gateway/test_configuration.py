@@ -1,15 +1,12 @@
 """The gateway's configuration file, as the role writes it."""
 
-import json
 from pathlib import Path
 
 import pytest
-import yaml
-from ansible.plugins.filter.core import FilterModule
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from dask_gateway_server.app import DaskGateway
 from dask_gateway_server.proxy import Proxy
-from filter.jaspy import FilterModule as Releases
-from jinja2 import Environment, StrictUndefined
 from traitlets.config.loader import PyFileConfigLoader
 
 from slurm_gateway.authenticator import SiteAuthenticator
@@ -27,16 +24,15 @@ CLASSES = {
 
 @pytest.fixture
 def config(tmp_path):
-    """The configuration with the role's defaults."""
-    environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701
-    environment.filters |= FilterModule().filters() | Releases().filters() | {"ansible.builtin.to_json": json.dumps}
-    values = {"ansible_managed": "managed", "site_support_address": "help@site.test"}
-    values["site_jaspy_releases"] = [{"name": "jaspy3.11-v20261101", "lock": "jaspy.txt", "state": "current"}]
+    """The configuration with the role's defaults, made by Ansible as in a play."""
+    loader = DataLoader()
+    values = {"ansible_managed": "managed", "site_support_address": "help@site.test", "role_path": str(ROLE)}
+    values["site_jaspy_releases"] = [{"name": "jaspy3.11-v20261101", "lock": "a.txt", "state": "current"}]
     values |= {f"site_{name}_host": f"{name}.site.test" for name in ("gateway", "notebook")}
     for name in ("defaults/main.yml", "vars/main.yml", "vars/debian.yml"):
-        values |= yaml.safe_load((ROLE / name).read_text())
-    text = environment.from_string((ROLE / "templates/dask_gateway_config.py.j2").read_text()).render(values)
-    (tmp_path / "config.py").write_text(text)
+        values |= loader.load_from_file(str(ROLE / name), trusted_as_template=True)
+    template = trust_as_template((ROLE / "templates/dask_gateway_config.py.j2").read_text())
+    (tmp_path / "config.py").write_text(Templar(loader, variables=values).template(template))
     return PyFileConfigLoader("config.py", path=str(tmp_path)).load_config()
 
 
