@@ -226,6 +226,39 @@ def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoke
     scenario.host("login").run("rm -f %s", path)
 
 
+NOTEBOOK = """import dask_gateway
+cluster = dask_gateway.Gateway().new_cluster()
+cluster.scale(1)
+client = cluster.get_client()
+client.wait_for_workers(1)
+print("computed:", client.submit(sum, [40, 2]).result())
+cluster"""
+
+
+def test_a_notebook_computes_on_the_batch_cluster_and_its_link_leads_to_the_dashboard(alices_browser, no_clusters_left):
+    page = alices_browser.open(f"{alices_browser.hub}/user/alice/lab?reset")
+    if "/hub/login" in page.url:
+        alices_browser.fill_in(page)
+    page.wait_for_selector(".jp-Launcher", timeout=120_000)  # the server starts
+    cards = page.locator(".jp-LauncherCard[data-category=Notebook]")
+    assert cards.first.get_attribute("title") == "Jaspy"
+    screenshot(page, "launcher")
+    cards.first.click()
+    cell = page.locator(".jp-Notebook .jp-Cell .cm-content").first
+    cell.click()
+    page.get_by_text("Jaspy | Idle").wait_for(timeout=90_000)
+    page.keyboard.insert_text(NOTEBOOK)
+    page.keyboard.press("Shift+Enter")
+    page.locator(".jp-OutputArea-output", has_text="computed: 42").wait_for(timeout=120_000)
+    link = page.locator(".jp-OutputArea-output a", has_text="/clusters/")
+    link.wait_for()
+    screenshot(page, "notebook")
+    with page.context.expect_page() as opened:
+        link.click()
+    live(opened.value)
+    scenario.host("login").run("rm -f /home/users/alice/Untitled*.ipynb")
+
+
 def test_signing_out_of_the_hub_ends_the_session_at_the_gateway(alices_browser):
     page = alices_browser.open(alices_browser.gateway)
     assert "Your Dask clusters" in page.inner_text("main")
