@@ -24,6 +24,13 @@ SAME_EVERYWHERE = {"slurm_munge_key", "slurm_cluster_name", "slurm_controller_ho
 # The system user that the role dask_gateway makes
 GATEWAY_USER = "dask-gateway"
 
+# Variables of earlier versions, and what has taken their place
+RETIRED = {
+    "jaspy_default": "site_jaspy_releases, of which the newest one whose state is current is the default",
+    "jaspy_directory": "site_jaspy_directory",
+    "jaspy_releases": "site_jaspy_releases, in which each release has a state",
+}
+
 # Roles that are told something else on each host, so that their variables stand in the file of each group
 OWN_IN_EACH_GROUP = {"tls_frontend"}
 
@@ -188,6 +195,9 @@ def check_unknown_variables(inventory: Inventory) -> Iterator[Finding]:
     for variables in inventory.variables.values():
         for name in variables:
             if name in options or name in inventory.site_options:
+                continue
+            if name in RETIRED:
+                yield inventory.finding(variables, name, f"is no longer used; write {RETIRED[name]}")
                 continue
             known = [*options, *inventory.site_options]
             meant = get_close_matches(name, known, n=1, cutoff=0.8)

@@ -88,6 +88,9 @@ FAULTS = {
     "a name is misspelt": Fault(
         HUB, {"jupyterhub_alowed_groups": []}, "jupyterhub_alowed_groups", "did you mean jupyterhub_allowed_groups?"
     ),
+    "a variable of an earlier version": Fault(
+        HUB, {"jaspy_releases": []}, "jaspy_releases", "is no longer used; write site_jaspy_releases"
+    ),
     "a value uses a name that nobody defined": Fault(
         HUB,
         {"jupyterhub_default_url": "/{{ hub_page }}"},
