@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import accounts_portal
 import pytest
 import scenario
 from accounts_portal import A_CLUSTER, AUDIT_LOG, CONFIGURATION, audited, check
+from computation import Computation
 from hub_client import KernelError, trusting
 from portal_control import SERVICE, PortalControl
 
@@ -196,33 +196,6 @@ print("kept", len(results), flush=True)
 """
 
 
-class Computation:
-    """A program of a user on the login host; each of its lines comes as it is printed."""
-
-    def __init__(self, user: str, tasks: int):
-        path = f"{HOME}/{user}/computation.py"
-        scenario.put_file("login", user, path, COMPUTATION.format(tasks=tasks))
-        self.process = subprocess.Popen(
-            ["docker", "exec", f"{scenario.PREFIX}-login", "runuser", "-l", user, "-c",
-             f"module load jaspy && timeout {tasks + 300} python {path}"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.cluster = self.line("computing")
-
-    def line(self, first_word: str) -> str:
-        """The rest of the next line that the program prints; it must begin with `first_word`."""
-        line = self.process.stdout.readline()
-        if not line.startswith(first_word):
-            out, err = self.process.communicate()
-            raise AssertionError(f"expected a line {first_word!r}, the program printed: {line}{out}\n{err}")
-        return line.removeprefix(first_word).strip()
-
-    def rest(self) -> list[str]:
-        """The lines that are left, up to its end."""
-        out, _ = self.process.communicate(timeout=400)
-        return out.splitlines()
-
-
 @pytest.fixture
 def computation(token_file, no_clusters_left):
     """``computation("carol", tasks=20)``: that user's program, computing."""
@@ -230,13 +203,12 @@ def computation(token_file, no_clusters_left):
 
     def begin(user: str, tasks: int) -> Computation:
         token_file(user)
-        running.append(Computation(user, tasks))
+        running.append(Computation(user, COMPUTATION.format(tasks=tasks), timeout=tasks + 300))
         return running[-1]
 
     yield begin
     for program in running:
-        program.process.kill()
-        program.process.communicate()
+        program.end()
 
 
 def test_a_revoked_users_cluster_is_stopped_in_time_after_a_warning_results_are_kept_and_granted_again_she_is_in(

@@ -1,11 +1,11 @@
 """Parts of the service are killed and restarted while alice computes."""
 
-import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 import scenario
+from computation import Computation
 
 COMPUTATION = """
 import time
@@ -25,34 +25,12 @@ print("shut down", flush=True)
 RESULT = sum(x * x for x in range(40))
 
 
-class Computation:
-    """Alice's program on the login host, which takes about 20 s once it computes."""
-
-    def __init__(self):
-        scenario.put_file("login", "alice", "/home/users/alice/long.py", COMPUTATION)
-        self.process = subprocess.Popen(
-            ["docker", "exec", f"{scenario.PREFIX}-login", "runuser", "-l", "alice", "-c",
-             "module load jaspy && timeout 240 python long.py"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.cluster = self.line("computing")
-
-    def line(self, first_word: str) -> str:
-        """The rest of the next line that the program prints; it must begin with `first_word`."""
-        line = self.process.stdout.readline()
-        if not line.startswith(first_word):
-            out, err = self.process.communicate()
-            raise AssertionError(f"expected a line {first_word!r}, the program printed: {line}{out}\n{err}")
-        return line.removeprefix(first_word).strip()
-
-
 @pytest.fixture
 def computation(token_file, no_clusters_left) -> Iterator[Computation]:
     token_file("alice")
-    running = Computation()
+    running = Computation("alice", COMPUTATION, timeout=240)  # about 20 s once it computes
     yield running
-    running.process.kill()
-    running.process.communicate()
+    running.end()
 
 
 def gateway_answers() -> bool:
