@@ -177,6 +177,7 @@ def test_health_names_the_part_that_is_away_and_answers_also_without_the_gateway
         assert states() == {"slurmctld": "critical"}
     finally:
         controller.check_output("systemctl start slurmctld.service")
+    scenario.wait_until("slurmctld is up", lambda: not states(), timeout=60, every=1)
     gateway.check_output("systemctl stop dask-gateway.service")
     try:
         found = states()
