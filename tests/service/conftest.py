@@ -20,6 +20,8 @@ UNITS = {
 def pytest_runtest_makereport(item, call):
     """A test that fails prints what the service's units said while it ran."""
     report = (yield).get_result()
+    if call.when == "call":
+        item.called = report
     if report.failed and call.when in ("setup", "call"):
         since = f"@{int(call.start)}"
         for host, units in UNITS.items():

@@ -52,4 +52,6 @@ def test_what_a_user_made_of_the_folders_keeps_no_job_and_no_key_alive(login_pyt
         assert left == "d"
         assert gateway.file("/etc/passwd").exists
     finally:
-        scenario.host("node1").check_output("rm -rf /home/users/alice/.dask-gateway/%s", name)
+        scenario.host("node1").check_output(
+            "rm -rf /home/users/alice/.dask-gateway/%s /home/users/alice/.dask-gateway/logs/%s", name, name
+        )
