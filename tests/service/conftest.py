@@ -95,6 +95,19 @@ def login_python(token_file):
 
 
 @pytest.fixture
+def new_cluster(login_python, no_clusters_left):
+    """``new_cluster("alice")``: the name of a running cluster of that user, stopped after the test."""
+
+    def run(user: str) -> str:
+        code = "import dask_gateway; gw = dask_gateway.Gateway(auth='jupyterhub'); "
+        done = login_python(user, code + "print(gw.new_cluster(shutdown_on_close=False).name)")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()[-1]
+
+    return run
+
+
+@pytest.fixture
 def no_clusters_left(hub_user):
     """After the test whatever clusters it left are stopped, so that the next one starts clean."""
     yield

@@ -111,14 +111,9 @@ def test_a_name_that_is_not_hers_does_not_get_what_alice_has(portal):
 
 
 def test_who_lost_the_service_can_still_list_and_stop_clusters_but_not_let_them_grow(
-    portal, asks, login_python, no_clusters_left
+    portal, asks, new_cluster, login_python
 ):
-    done = login_python(
-        "carol",
-        "import dask_gateway\nprint(dask_gateway.Gateway(auth='jupyterhub').new_cluster(shutdown_on_close=False).name)",
-    )
-    name = done.stdout.strip()
-    assert name, done.stderr
+    name = new_cluster("carol")
     portal.revoke("carol")
     scenario.wait_until(
         "carol is refused",

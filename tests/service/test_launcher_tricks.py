@@ -21,15 +21,8 @@ os.mkfifo(f"{logs}/scheduler.log")
 """
 
 
-def test_what_a_user_made_of_the_folders_keeps_no_job_and_no_key_alive(login_python, no_clusters_left):
-    done = login_python(
-        "alice",
-        "import dask_gateway\n"
-        "gw = dask_gateway.Gateway(auth='jupyterhub')\n"
-        "print(gw.new_cluster(shutdown_on_close=False).name)",
-    )
-    assert done.returncode == 0, done.stderr
-    name = done.stdout.split()[-1]
+def test_what_a_user_made_of_the_folders_keeps_no_job_and_no_key_alive(new_cluster):
+    name = new_cluster("alice")
     scenario.put_file("login", "alice", "/home/users/alice/tricks.py", FOLDERS)
     done = scenario.as_user("login", "alice", f"python3 tricks.py {name}")
     assert done.returncode == 0, done.stderr

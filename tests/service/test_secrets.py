@@ -77,21 +77,15 @@ def test_another_users_server_token_is_not_to_be_had_on_the_hub_host(alices_serv
     assert token not in seen.stdout
 
 
-def test_a_jobs_secrets_are_not_to_be_had_by_another_user(login_python, no_clusters_left):
-    done = login_python(
-        "alice",
-        "import dask_gateway\n"
-        "gateway = dask_gateway.Gateway(auth='jupyterhub')\n"
-        "print(gateway.new_cluster(shutdown_on_close=False).name)",
-    )
-    assert done.returncode == 0, done.stderr
+def test_a_jobs_secrets_are_not_to_be_had_by_another_user(new_cluster):
+    folder = f"/home/users/alice/.dask-gateway/{new_cluster('alice')}"
     node = scenario.host("controller").check_output("squeue -h -u alice -t R -o %N")
-    secrets = {"API token": scenario.environment_of(node, "alice", "DASK_GATEWAY_API_TOKEN")}
-    key = scenario.host("node1").check_output("cat /home/users/alice/.dask-gateway/*/dask.pem")
-    secrets["TLS key"] = key.splitlines()[1]
-    secrets["dashboard key"] = scenario.host("node1").check_output(
-        "cat /home/users/alice/.dask-gateway/*/dask.dashboard"
-    )
+    read = scenario.host("node1").check_output
+    secrets = {
+        "API token": read("cat %s/dask.token", folder),
+        "TLS key": read("cat %s/dask.pem", folder).splitlines()[1],
+        "dashboard key": read("cat %s/dask.dashboard", folder),
+    }
 
     look = (
         "scontrol show job -d; squeue -o %all; sacct -a -o all -P; ps axwwe; "
@@ -101,3 +95,5 @@ def test_a_jobs_secrets_are_not_to_be_had_by_another_user(login_python, no_clust
     for host in ("login", node):
         seen = scenario.as_user(host, "carol", look).stdout
         assert [name for name, secret in secrets.items() if secret in seen] == [], host
+    hers = scenario.as_user(node, "alice", look).stdout
+    assert [name for name, secret in secrets.items() if secret not in hers] == [], "the look would find them"

@@ -28,13 +28,21 @@ def rise():
     return lambda name, **labels: value(name, **labels) - before.get((name, *sorted(labels.items())), 0)
 
 
-def test_metrics_are_served_on_the_loopback_until_stopped():
+def served():
+    """What is served, and the port of the loopback on which it no longer is."""
     port = free_port()
     stop = metrics.serve(port)
     try:
         text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
     finally:
         stop()
+    return text, port
+
+
+def test_metrics_are_served_on_the_loopback_until_stopped():
+    text, port = served()
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10)
     for name in ("accounts_check_decisions_total", "accounts_check_seconds", "accounts_portal_errors_total"):
         assert f"# HELP {name.removesuffix('_total')}" in text
 
@@ -253,12 +261,7 @@ def test_orphans_are_counted(site, rise):
 
 
 def test_names_keep_to_prometheuss_conventions():
-    port = free_port()
-    stop = metrics.serve(port)
-    try:
-        text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
-    finally:
-        stop()
+    text, _ = served()
     ours = [f for f in text_string_to_metric_families(text) if f.name.startswith(("dask_gateway_", "accounts_"))]
     assert len(ours) > 10
     for family in ours:
