@@ -167,7 +167,7 @@ def test_jobs_of_clusters_that_the_gateway_has_forgotten_are_cancelled_and_no_ot
 
 
 def test_a_session_that_ends_on_a_node_takes_nothing_from_the_users_jobs():
-    """Batch jobs bring such sessions about: slurmd asks for the user's environment in one."""
+    """Batch jobs bring such sessions about: with `sbatch --export=NONE` slurmd asks for the user's environment."""
     node = scenario.host("node1")
     semaphore = "/dev/shm/sem.of-a-job"
     with scenario.removed_after("node1", semaphore):

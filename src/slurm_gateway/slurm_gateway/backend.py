@@ -25,6 +25,7 @@ from traitlets import Bool, Dict, Enum, Float, Instance, Integer, Unicode, defau
 
 from . import accounts, admin_api, dashboards, failures, jobs, logs, messages, metrics, wire
 from .accounts import AccountsCheck
+from .certificates import new_keypair
 from .messages import one_line
 from .options import OptionsFor
 from .revocations import Revocations
@@ -320,6 +321,7 @@ class SlurmGatewayBackend(SlurmBackend):
         if self.logfmt:
             logs.write_logfmt(self.log)
         self._stopping = asyncio.Event()
+        db_base.new_keypair = new_keypair  # upstream has no other place to say which keys clusters get
 
         async def stop_waiting(_):
             self._stopping.set()

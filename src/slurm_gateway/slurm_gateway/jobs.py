@@ -28,8 +28,9 @@ def script(
 ):
     """The script of a scheduler or of one or many workers.
 
-    It runs under bash, whatever the user's shell is, with the `module` command defined, so that both `module load …`
-    and `source …/activate` work in the setup. The setup is passed to `eval` as one word: an open quote or here
+    It runs under bash, whatever the user's shell is, as a login shell, so that what the site and the user have set in
+    their profiles is set here; and with the `module` command defined, so that both `module load …` and
+    `source …/activate` work in the setup. The setup is passed to `eval` as one word: an open quote or here
     document in it is an error of the setup and doesn't swallow the lines that follow. What the gateway itself needs
     is set after it, so that no setup can lose it.
 
@@ -41,10 +42,10 @@ def script(
 
     `tasks` are the words of the command that differ between the tasks of a job array: {word: [its values]}.
     """
-    lines = ["#!/bin/bash"]
+    lines = ["#!/bin/bash -l"]
     if modules_init:
         quoted = shlex.quote(modules_init)
-        lines.append(f"if [ -r {quoted} ]; then source {quoted}; fi")
+        lines.append(f"if ! command -v module >/dev/null && [ -r {quoted} ]; then source {quoted}; fi")
     lines += _exports(environment)
     if setup.strip():
         lines += [

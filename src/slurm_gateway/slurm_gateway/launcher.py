@@ -105,7 +105,13 @@ def current_user(config):
 
 
 def environment(config, user):
-    """The whole environment of sbatch and scancel. The names in EXPORTED go on into the job."""
+    """The whole environment of sbatch and scancel; it goes on into the job, and nothing else does.
+
+    sbatch is told to export all of it, since with a list of names, or none, it has slurmd read the user's environment
+    from `su -l` first: that takes up to a second for each job (src/common/env.c of SLURM, `env_array_user`: it sleeps
+    for one when `su` is not gone at once), and a profile that does not end holds the job. The script is run by a login
+    shell instead.
+    """
     result = {
         "HOME": user.pw_dir,
         "USER": user.pw_name,
@@ -117,9 +123,6 @@ def environment(config, user):
     if config.get("slurm_conf"):
         result["SLURM_CONF"] = config["slurm_conf"]
     return result
-
-
-EXPORTED = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER")
 
 
 # -- the checks -----------------------------------------------------------------------------------------------
@@ -402,7 +405,7 @@ def submit(request, config, user):
 def job_of(request, cluster, kind, config, user):
     """The call of sbatch for one job, and its script."""
     script = text(request, "script", SCRIPT_LIMIT)
-    if not script.startswith("#!/bin/bash\n"):
+    if not script.startswith("#!/bin/bash -l\n"):
         raise Refused("'script' must be a bash script")
     array = number(request, "array", 1, 100_000, default=0)
     batch = matching(request, "batch", BATCH, default="-")
@@ -413,7 +416,7 @@ def job_of(request, cluster, kind, config, user):
         "--parsable",
         f"--job-name={job_name(kind, cluster)}",
         f"--comment=dask-gateway:{config['instance']}:{cluster}:{kind}:{batch}",
-        f"--export={','.join(EXPORTED)}",
+        "--export=ALL",
         f"--chdir={user.pw_dir}",
         f"--output={home}/{config['folder']}/logs/{cluster}/{log}",
         "--open-mode=append",

@@ -69,8 +69,25 @@ def test_a_python_without_dask_takes_nothing_from_a_dask_on_the_path(node, tmp_p
 
 def test_the_script_asks_for_bash(node):
     assert jobs.script(modules_init="", setup="", environment={}, gateway_environment={}, command=["dask"]).startswith(
-        "#!/bin/bash\n"
+        "#!/bin/bash -l\n"
     )
+
+
+def test_a_job_has_what_the_user_has_set_in_a_profile_and_the_modules_of_the_site(node, tmp_path):
+    (tmp_path / ".bash_profile").write_text("export PROXY=http://proxy.test\n")
+    script = tmp_path / "script"
+    script.write_text(
+        jobs.script(
+            modules_init=str(node / "modules.sh"),
+            setup="module load jaspy",
+            environment={},
+            gateway_environment={},
+            command=["dask", "scheduler"],
+        )
+    )
+    script.chmod(0o755)
+    subprocess.run([script], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, check=True)
+    assert b"PROXY=http://proxy.test" in (node / "environment").read_bytes().split(b"\0")
 
 
 @pytest.mark.parametrize("setup", ["cat <<EOF", "echo 'open", 'echo "open', "if true; then", "(", "for"])

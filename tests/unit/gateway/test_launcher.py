@@ -90,7 +90,7 @@ def submission(**changes):
     return {
         "action": "submit",
         "kind": "scheduler",
-        "script": "#!/bin/bash\nexec dask scheduler\n",
+        "script": "#!/bin/bash -l\nexec dask scheduler\n",
         "files": {"dask.crt": "certificate", "dask.pem": "key", "dask.token": "token"},
         "cpus": 2,
         "memory": 2048,
@@ -113,7 +113,7 @@ def test_a_scheduler_is_submitted_with_its_keys_in_place(site):
         "--parsable",
         "--job-name=dask-scheduler-01234567",
         f"--comment=dask-gateway:gateway.test:{CLUSTER}:scheduler:-",
-        "--export=HOME,LANG,LOGNAME,PATH,SHELL,USER",
+        "--export=ALL",
         f"--chdir={site.home}",
         f"--output={site.home}/.dask-gateway/logs/{CLUSTER}/scheduler.log",
         "--open-mode=append",
@@ -127,7 +127,7 @@ def test_a_scheduler_is_submitted_with_its_keys_in_place(site):
         "--account=climate",
         "--constraint=ib",
     ]
-    assert call["stdin"] == "#!/bin/bash\nexec dask scheduler\n"
+    assert call["stdin"] == "#!/bin/bash -l\nexec dask scheduler\n"
     assert call["staged"] == ["dask.crt", "dask.pem", "dask.token"]
 
 
@@ -179,7 +179,7 @@ def test_many_workers_are_one_job_array(site):
 
 
 WORKERS = {
-    "script": "#!/bin/bash\nexec dask worker\n", "cpus": 1, "memory": 512, "array": 4, "batch": "0123456789abcdef",
+    "script": "#!/bin/bash -l\nexec dask worker\n", "cpus": 1, "memory": 512, "array": 4, "batch": "0123456789abcdef",
 }  # fmt: skip
 
 
@@ -221,7 +221,7 @@ else:
 @pytest.mark.parametrize(
     "workers",
     [[], "many", {**WORKERS, "kind": "worker"}, {**WORKERS, "files": {}}, {**WORKERS, "workers": WORKERS},
-     {**WORKERS, "script": "#!/bin/sh\n"}, {**WORKERS, "array": 0}, {"script": "#!/bin/bash\n"}],
+     {**WORKERS, "script": "#!/bin/sh\n"}, {**WORKERS, "array": 0}, {"script": "#!/bin/bash -l\n"}],
 )  # fmt: skip
 def test_workers_in_another_form_are_refused_before_anything_is_submitted(site, workers):
     assert site.ask(**submission(workers=workers))["source"] == "request"
@@ -246,10 +246,10 @@ def test_a_percent_sign_in_the_home_folders_name_is_no_pattern_of_sbatch(site, m
         {"cluster": CLUSTER.upper()},
         {"kind": "shell"},
         {"script": "#!/bin/sh\n"},
-        {"script": "#!/bin/bash\n\0"},
-        {"script": "#!/bin/bash\n" + "x" * 3_000_000},
-        {"script": "#!/bin/bash\n\ud800"},
-        {"script": ["#!/bin/bash\n"]},
+        {"script": "#!/bin/bash -l\n\0"},
+        {"script": "#!/bin/bash -l\n" + "x" * 3_000_000},
+        {"script": "#!/bin/bash -l\n\ud800"},
+        {"script": ["#!/bin/bash -l\n"]},
         {"files": {"../.bashrc": "x"}},
         {"files": {".ssh": "x"}},
         {"files": {"dask.pem": 7}},
