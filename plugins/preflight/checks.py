@@ -39,6 +39,7 @@ def all_findings(inventory: Inventory, ansible_version: str) -> list[Finding]:
     """Everything that is wrong, at once."""
     found = [
         *check_ansible(inventory, ansible_version),
+        *check_layers(inventory),
         *check_groups(inventory),
         *check_batch_cluster(inventory),
         *check_placeholders(inventory),
@@ -68,6 +69,27 @@ def check_ansible(inventory: Inventory, version: str) -> Iterator[Finding]:
             f"{version} runs here, and the roles are made for {pinned[1]}; "
             "run script/bootstrap, then `. .venv/bin/activate`",
         )
+
+
+def check_layers(inventory: Inventory) -> Iterator[Finding]:
+    """Ansible reads every file with variables: it passes over some without a word."""
+    for folder in (inventory.folder / "group_vars", inventory.folder / "host_vars"):
+        for path in sorted(folder.rglob("*")):
+            if path.is_symlink() and not path.exists():
+                yield Finding(
+                    path,
+                    "link",
+                    f"leads to {path.readlink()}, which does not exist; "
+                    "keep this inventory's folder beside inventories/common",
+                )
+        for path in sorted(folder.glob("*.yml")):
+            if path.with_suffix("").is_dir():
+                yield Finding(
+                    path,
+                    "file",
+                    f"is not read, because there is the folder {path.stem}/ beside it; "
+                    f"move it to {path.stem}/{path.name}",
+                )
 
 
 def check_groups(inventory: Inventory) -> Iterator[Finding]:

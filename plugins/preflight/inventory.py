@@ -102,7 +102,8 @@ class Inventory:
         """The file that holds a variable by the rule of this repository's inventories.
 
         Secrets lie in the vault, what all share in site.yml, a role's variables in the file of the
-        one group that gets the role, or in one of the role's name for all groups.
+        one group that gets the role, or in one of the role's name for all groups. Where a group has a
+        folder, its files carry the roles' names too.
         """
         folder = self.folder / "group_vars"
         if name.startswith("vault_"):
@@ -116,7 +117,10 @@ class Inventory:
             for group in use.groups
             if hosts is None or set(hosts) & set(self.group(group))
         }
-        return folder / (f"{groups.pop()}.yml" if len(groups) == 1 else f"all/{role}.yml")
+        if len(groups) != 1:
+            return folder / "all" / f"{role}.yml"
+        group = groups.pop()
+        return folder / group / f"{role}.yml" if (folder / group).is_dir() else folder / f"{group}.yml"
 
     def _merged(self, use: RoleUse, host: str) -> Variables:
         merged: dict[str, Any] = {}

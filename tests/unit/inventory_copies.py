@@ -31,9 +31,10 @@ GONE = object()
 
 
 def filled_in(name: str, folder: Path) -> Path:
-    """Copy an inventory of this repository, and write what its example vault asks for."""
+    """Copy an inventory of this repository with what it stands on, and write what its example vault asks for."""
     inventory = folder / name
-    shutil.copytree(REPOSITORY / "inventories" / name, inventory)
+    for part in ("common", name):
+        _copy_once(REPOSITORY / "inventories" / part, folder / part)
     files = inventory / "files"
     files.mkdir(exist_ok=True)
     vault = yaml.safe_load((inventory / "group_vars/all/vault.yml.example").read_text())
@@ -52,6 +53,18 @@ def filled_in(name: str, folder: Path) -> Path:
     (inventory / "group_vars/all/vault.yml").write_text(yaml.safe_dump(vault))
     (files / "slurm.conf").write_text("ClusterName=lotus\n")
     return inventory
+
+
+def copied(inventory: Path, folder: Path) -> Path:
+    """Copy an inventory that was filled in, with what it stands on."""
+    for part in ("common", inventory.name):
+        _copy_once(inventory.parent / part, folder / part)
+    return folder / inventory.name
+
+
+def _copy_once(source: Path, target: Path) -> None:
+    if not target.exists():
+        shutil.copytree(source, target, symlinks=True)
 
 
 def certificate_for(*names: str, days: int = 90) -> tuple[str, str]:

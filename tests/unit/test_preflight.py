@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from inventory_copies import GONE, REPOSITORY, certificate_for, change, filled_in, findings_in
+from inventory_copies import GONE, REPOSITORY, certificate_for, change, copied, filled_in, findings_in
 from preflight.findings import report
 
 SITE = "group_vars/all/site.yml"
@@ -21,8 +21,11 @@ VAULT = "group_vars/all/vault.yml"
 SLURM = "group_vars/all/slurm.yml"
 DIRECTORY = "group_vars/all/directory_client.yml"
 CONTROLLER = "group_vars/slurm_controller.yml"
-GATEWAY = "group_vars/dask_gateway.yml"
-HUB = "group_vars/jupyterhub.yml"
+GATEWAY = "group_vars/dask_gateway/dask_gateway.yml"
+HUB = "group_vars/jupyterhub/jupyterhub.yml"
+# What all inventories share, as an inventory leads there, and as a copy of it is changed
+COMMON_GATEWAY = "group_vars/dask_gateway/00-common.yml"
+COMMON_HUB = "group_vars/jupyterhub/00-common.yml"
 HOSTS = "hosts.yml"
 GROUPS = "all.children"
 
@@ -235,7 +238,11 @@ FAULTS = {
         SITE, {"site_gateway_host": "https://dask.example.org"}, "site_gateway_host", "must be a host name"
     ),
     "a front end has no certificate": Fault(
-        HUB, {"tls_frontend_certificate": GONE}, "tls_frontend_certificate", "is not defined; it must be PEM text"
+        COMMON_HUB,
+        {"tls_frontend_certificate": GONE},
+        "tls_frontend_certificate",
+        "is not defined; it must be PEM text",
+        "group_vars/jupyterhub/tls_frontend.yml",
     ),
     "a certificate is in another file": Fault(
         HUB,
@@ -296,7 +303,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def copy(good: dict[str, Path], tmp_path: Path):
-    return lambda name="staging": Path(shutil.copytree(good[name], tmp_path / name))
+    return lambda name="staging": copied(good[name], tmp_path)
 
 
 @pytest.mark.parametrize("name", ["staging", "production"])
@@ -316,6 +323,34 @@ def test_the_inventory_of_the_scenarios_passes(tmp_path: Path):
 
     state = {"scenario_state": str(tmp_path), "scenario_secrets": str(tmp_path / "secrets")}
     assert findings_in(REPOSITORY / "molecule/shared/inventory", extra=state) == []
+
+
+@pytest.mark.parametrize("name", ["staging", "production"])
+def test_an_inventory_overrides_what_all_share_beside_the_link_to_it(copy, name: str):
+    inventory = copy(name)
+    change(inventory, HUB, {"jupyterhub_services": []})
+    [finding] = findings_in(inventory)
+    assert (finding.file, finding.subject) == (inventory / HUB, "jupyterhub_services")
+
+
+def test_a_copy_without_what_all_share_is_told_where_its_links_lead(copy):
+    inventory = copy()
+    shutil.rmtree(inventory.parent / "common")
+    links = [f for f in findings_in(inventory) if f.subject == "link"]
+    assert [f.file.relative_to(inventory / "group_vars").as_posix() for f in links] == [
+        "all/00-common",
+        "dask_gateway/00-common.yml",
+        "jupyterhub/00-common.yml",
+    ]
+    assert "keep this inventory's folder beside inventories/common" in links[0].sentence
+
+
+def test_a_file_that_ansible_passes_over_is_named(copy):
+    inventory = copy()
+    change(inventory, "group_vars/jupyterhub.yml", {"jupyterhub_memory_limit": "1G"})
+    [finding] = findings_in(inventory)
+    assert finding.file == inventory / "group_vars/jupyterhub.yml"
+    assert "is not read, because there is the folder jupyterhub/ beside it; move it to" in finding.sentence
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
@@ -401,7 +436,8 @@ def test_the_text_of_the_example_vault_is_refused(copy, name: str):
 def test_the_example_vault_names_no_secret_that_nobody_uses(copy):
     for name in ("staging", "production"):
         inventory = copy(name)
-        text = "".join(p.read_text() for p in inventory.rglob("*.yml") if p.name != "vault.yml")
+        files = [*inventory.rglob("*.yml"), *(inventory.parent / "common").rglob("*.yml")]
+        text = "".join(p.read_text() for p in files if p.name != "vault.yml")
         assert [v for v in yaml.safe_load((inventory / VAULT).read_text()) if v not in text] == []
 
 
