@@ -26,7 +26,7 @@ def node():
     node.run(f"umount {FOLDER}/envs; rm -rf {FOLDER}")
 
 
-def build(lock: str, provider: str = "pip", imports=("packaging",)) -> tuple[bool, str]:
+def build(lock: str, provider: str = "pip", imports=("packaging",), **options) -> tuple[bool, str]:
     """Run the role's module on the node: whether it went well, and what it said."""
     arguments = {
         "provider": provider,
@@ -42,7 +42,7 @@ def build(lock: str, provider: str = "pip", imports=("packaging",)) -> tuple[boo
         "imports": list(imports),
         "ca_bundle": "/etc/ssl/certs/ca-certificates.crt",
         "cache": "/var/cache/python-environments",
-    }
+    } | options
     done = subprocess.run(
         ["ansible", "node1", "-i", scenario.INVENTORY, "-m", "locked_environment", "-a", json.dumps(arguments)],
         cwd=scenario.REPOSITORY,
@@ -84,6 +84,30 @@ def test_a_wrong_hash_a_missing_package_and_a_full_disk_are_told_and_the_next_ru
     node.check_output(f"mkdir -p {ENVIRONMENT}/bin")  # as a build leaves it that was killed
     assert build(WHEEL) == (True, "")
     assert node.check_output(f"{ENVIRONMENT}/bin/python -c 'import packaging; print(packaging.__version__)'") == "25.0"
+
+
+def test_a_folder_of_wheels_is_all_that_a_host_without_a_registry_needs(node):
+    uv = (ROLE / "files/uv.txt").read_text()
+    scenario.put_file("node1", "root", f"{FOLDER}/all.txt", uv + WHEEL)
+    download = f"-m pip download --quiet --no-deps --require-hashes -d {FOLDER}/wheels -r {FOLDER}/all.txt"
+    node.check_output(f"PIP_CERT=/etc/ssl/certs/ca-certificates.crt /opt/uv/bin/python {download}")
+    alone = {
+        "no_index": True,
+        "find_links": f"{FOLDER}/wheels",
+        "index_url": "http://127.0.0.1:9/simple",  # nobody answers there
+        "uv": {"path": f"{FOLDER}/uv", "lock": uv},
+        "cache": f"{FOLDER}/cache",
+    }
+    node.check_output(f"mv {FOLDER}/wheels/packaging-* {FOLDER}/")
+    went_well, said = build(WHEEL, **alone)
+    assert not went_well
+    assert "packages of the lock could not be installed, and nothing was changed" in said
+    assert "packaging" in said
+    assert seen(node) == []
+    node.check_output(f"mv {FOLDER}/packaging-* {FOLDER}/wheels/")
+    assert build(WHEEL, **alone) == (True, "")
+    assert node.check_output(f"{ENVIRONMENT}/bin/python -c 'import packaging; print(packaging.__version__)'") == "25.0"
+    assert node.file(f"{FOLDER}/uv/bin/uv").exists
 
 
 def test_conda_packages_of_a_local_channel_are_installed_as_the_lock_names_them(node):
