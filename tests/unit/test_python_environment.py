@@ -294,7 +294,8 @@ def environments(tmp_path):
 
 
 def prune(folder: Path, days_later: float = 0, **arguments):
-    settings = {"folder": str(folder), "keep": ["jaspy"], "remove": [], "keep_days": 30, "in_use": []} | arguments
+    settings = {"folder": str(folder), "keep": ["jaspy"], "remove": [], "keep_days": 30, "in_use": [], "unasked": []}
+    settings |= arguments
     pruning = pruned_environments.Pruning(settings, now=time.time() + days_later * DAY)
     pruning.run()
     return pruning
@@ -324,6 +325,14 @@ def test_what_something_runs_from_stays_in_any_case(environments):
     assert (environments / "jaspy" / "bin").exists()
 
 
+def test_nothing_is_removed_while_a_host_was_not_asked_but_what_never_was_complete(environments):
+    half = environments / "jaspy-000000000000"
+    (half / "bin").mkdir(parents=True)
+    told = prune(environments, keep=[], remove=["jaspy"], unasked=["node2"])
+    assert (told.removed, told.uncertain) == ([half.name], [BUILD_1, BUILD_2])
+    assert (environments / "jaspy" / "bin").exists()
+
+
 def test_a_release_that_is_to_go_goes_with_its_link_and_all_its_builds(environments):
     assert prune(environments, keep=[], remove=["jaspy"]).removed == [BUILD_1, BUILD_2]
     assert list(environments.iterdir()) == []
@@ -343,7 +352,8 @@ def test_what_an_interrupted_build_or_removal_left_goes_at_once(environments):
 
 def test_looking_only_changes_nothing(environments):
     pruning = pruned_environments.Pruning(
-        {"folder": str(environments), "keep": [], "remove": ["jaspy"], "keep_days": 0, "in_use": []}, dry=True
+        {"folder": str(environments), "keep": [], "remove": ["jaspy"], "keep_days": 0, "in_use": [], "unasked": []},
+        dry=True,
     )
     pruning.run()
     assert pruning.removed == [BUILD_1, BUILD_2]

@@ -18,13 +18,15 @@ short_description: Remove the environments of a folder that nobody needs any mor
 description:
   - An environment that no kept link leads to gets a mark, and is removed C(keep_days) after that, so that what was
     started from it has its files until then. What an interrupted build left is removed at once.
-  - What is in use on one of the hosts that were asked stays in any case.
+  - What is in use on one of the hosts that were asked stays in any case, and as long as not all could be asked,
+    everything that is complete does.
 options:
   folder: {description: The folder of the environments and their links., type: path, required: true}
   keep: {description: Names of the links that stay., type: list, elements: str, required: true}
   remove: {description: Names of links that go at once with what they lead to., type: list, elements: str, default: []}
   keep_days: {description: Days for which an environment without a link is kept., type: int, required: true}
   in_use: {description: Names of folders from which something runs., type: list, elements: str, default: []}
+  unasked: {description: Hosts that were not asked what runs on them., type: list, elements: str, default: []}
 """
 
 ARGUMENTS = {
@@ -33,6 +35,7 @@ ARGUMENTS = {
     "remove": {"type": "list", "elements": "str", "default": []},
     "keep_days": {"type": "int", "required": True},
     "in_use": {"type": "list", "elements": "str", "default": []},
+    "unasked": {"type": "list", "elements": "str", "default": []},
 }
 
 BUILD = re.compile(r"(?P<name>.+)-(?P<digest>[0-9a-f]{12})")
@@ -50,6 +53,7 @@ class Pruning:
         self.marked: list[str] = []
         self.removed: list[str] = []
         self.in_use: list[str] = []
+        self.uncertain: list[str] = []
 
     def run(self) -> None:
         """Mark what is superseded, and remove what is due."""
@@ -89,9 +93,13 @@ class Pruning:
         return self.now - since >= 86400 * self.arguments["keep_days"]
 
     def remove(self, build: Path, links: list[Path]) -> None:
-        """Remove it with its links, unless something runs from it."""
+        """Remove it with its links, unless something runs from it or might."""
         if build.name in self.arguments["in_use"] or {link.name for link in links} & set(self.arguments["in_use"]):
             self.in_use.append(build.name)
+            return
+        # Nobody was given what an interrupted build has left
+        if self.arguments["unasked"] and any(build.glob(".complete-*")):
+            self.uncertain.append(build.name)
             return
         self.removed.append(build.name)
         if self.dry:
@@ -117,6 +125,7 @@ def main() -> None:
         superseded=pruning.marked,
         removed=pruning.removed,
         in_use=pruning.in_use,
+        uncertain=pruning.uncertain,
     )
 
 
