@@ -27,6 +27,9 @@ ansible.module_utils.__path__.append(str(ROLE / "module_utils"))
 environment_build = importlib.import_module("ansible.module_utils.environment_build")
 environment_conda = importlib.import_module("ansible.module_utils.environment_conda")
 environment_rattler = importlib.import_module("ansible.module_utils.environment_rattler")
+environment_local = importlib.import_module("ansible.module_utils.environment_local")
+packed_environments = load(ROLE / "library" / "packed_environments.py")
+local_environments = load(ROLE / "library" / "local_environments.py")
 environments_in_use = load(ROLE / "library" / "environments_in_use.py")
 pruned_environments = load(ROLE / "library" / "pruned_environments.py")
 source_digest = load(ROLE / "lookup_plugins" / "source_digest.py")
@@ -370,3 +373,65 @@ def test_an_environment_is_in_use_by_what_a_process_has_mapped_or_was_given(tmp_
         (tmp_path / pid).mkdir()
         (tmp_path / pid / file).write_bytes(text)
     assert environments_in_use.in_use("/sw/envs", tmp_path) == ["a-1", "b-2", "c-3"]
+
+
+@pytest.fixture
+def archives(environments, tmp_path):
+    """What is packed of the environment that the link leads to."""
+    (environments / BUILD_2 / "bin" / "python").symlink_to("/usr/bin/python3")
+    changed, found = packed_environments.packed([str(environments / "jaspy")], tmp_path / "archives")
+    assert changed
+    return found
+
+
+def test_an_environment_is_packed_once_and_what_is_left_over_goes(environments, tmp_path, archives):
+    (one,) = archives
+    assert (one["name"], one["folder"]) == (BUILD_2, str(environments / BUILD_2))
+    folder = tmp_path / "archives"
+    for name in (f"{BUILD_1}.tar", f"{BUILD_1}.tar.sha256", "notes.txt"):
+        (folder / name).touch()
+    assert packed_environments.packed([str(environments / "jaspy")], folder) == (True, archives)
+    assert sorted(path.name for path in folder.iterdir()) == [f"{BUILD_2}.tar", f"{BUILD_2}.tar.sha256", "notes.txt"]
+    assert packed_environments.packed([str(environments / "jaspy")], folder) == (False, archives)
+
+
+def test_a_copy_is_what_was_packed_and_is_made_once(environments, tmp_path, archives):
+    (environments / BUILD_2 / ".superseded").touch()
+    local, fstab = tmp_path / "local", tmp_path / "fstab"
+    copies = local_environments.Copies(archives, local, fstab=fstab)
+    copies.make()
+    assert copies.changed
+    assert (local / BUILD_2 / "bin/python").readlink() == Path("/usr/bin/python3")
+    names = {path.name for path in (environments / BUILD_2).iterdir()} - {".superseded"}
+    assert {path.name for path in (local / BUILD_2).iterdir()} - names == {f".copy-{archives[0]['sha256'][:12]}"}
+    assert [path.name for path in local.iterdir()] == [BUILD_2]
+    again = local_environments.Copies(archives, local, fstab=fstab)
+    again.make()
+    assert (again.remove(), again.changed) == ([], False)
+
+
+def test_an_archive_that_has_changed_is_refused_before_anything_of_it_is_unpacked(tmp_path, archives):
+    with Path(archives[0]["archive"]).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(environment_build.BuildError, match="Remove it and run the play again"):
+        local_environments.Copies(archives, tmp_path / "local", fstab=tmp_path / "fstab").make()
+    assert list((tmp_path / "local").iterdir()) == []
+
+
+def test_copies_that_nobody_wants_go_and_nothing_else_of_the_folder(tmp_path):
+    local, fstab = tmp_path / "local", tmp_path / "fstab"
+    for name in (BUILD_1, "photos"):
+        (local / name).mkdir(parents=True)
+    fstab.write_text(
+        f"# {local}/x-000000000000 /nowhere none bind 0 0\n"
+        f"/dev/sda / ext4 defaults 0 1\n{local}/{BUILD_1} {tmp_path}/envs/{BUILD_1} none bind,ro 0 0\n"
+    )
+    copies = local_environments.Copies([], local, fstab=fstab)
+    assert copies.remove() == [f"{tmp_path}/envs/{BUILD_1}"]
+    assert [path.name for path in local.iterdir()] == ["photos"]
+
+
+def test_places_of_mounts_are_read_as_the_kernel_writes_them(tmp_path):
+    table = tmp_path / "mountinfo"
+    table.write_text("36 35 98:0 /a /sw/with\\040space rw - ext4 /dev/sda rw\n")
+    assert environment_local.mount_points(table) == {"/sw/with space"}

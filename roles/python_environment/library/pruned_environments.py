@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.environment_build import only_builder
+from ansible.module_utils.environment_build import BuildError, only_builder
+from ansible.module_utils.environment_local import unmount
 
 DOCUMENTATION = """
 module: pruned_environments
@@ -68,7 +69,11 @@ class Pruning:
                     continue
                 if build.resolve() in kept:
                     self.unmark(build)
-                elif self.is_due(build, match):
+                    continue
+                # A copy that is mounted there can't be written to
+                if not self.dry:
+                    unmount(build)
+                if self.is_due(build, match):
                     self.remove(build, [link for link in links if link.resolve() == build.resolve()])
             for link in links:
                 if link.name not in self.arguments["keep"] and not link.exists() and not self.dry:
@@ -118,7 +123,7 @@ def main() -> None:
     pruning = Pruning(module.params, dry=module.check_mode)
     try:
         pruning.run()
-    except OSError as error:
+    except (BuildError, OSError) as error:
         module.fail_json(msg=f"Old environments could not be removed: {error}")
     module.exit_json(
         changed=bool(pruning.marked or pruning.removed),

@@ -1,0 +1,87 @@
+"""Releases on disks of hosts whose shared tree is slow: checked, mounted where the release is, and gone again."""
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+import scenario
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("DASK_SERVICE_ALL"), reason="several runs of plays: set DASK_SERVICE_ALL, or run --all"
+)
+
+ENVIRONMENTS, COPIES = "/apps/jasmin/jaspy/envs", "/var/lib/jaspy"
+PROGRAM = """
+import dask_gateway
+with dask_gateway.Gateway().new_cluster() as cluster, cluster.get_client() as client:
+    cluster.scale(1)
+    print(client.submit(lambda: open(__import__("numpy").__file__).name).result(timeout=120))
+"""
+
+
+def play(staged: bool, *options: str) -> tuple[int, str]:
+    call = [
+        "ansible-playbook",
+        "-i",
+        scenario.INVENTORY,
+        "playbooks/jaspy.yml",
+        "-e",
+        json.dumps({"jaspy_staged": staged}),
+    ]
+    done = subprocess.run(
+        [*call, *options],
+        cwd=scenario.REPOSITORY,
+        env=os.environ | scenario.PLAIN_OUTPUT,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.fixture
+def shared_again():
+    yield
+    play(staged=False)
+
+
+@pytest.mark.usefixtures("no_clusters_left", "shared_again")
+def test_hosts_read_checked_copies_of_the_releases_and_go_back(login_python):
+    code, said = play(staged=True)
+    assert code == 0, said[-3000:]
+    node2 = scenario.host("node2")
+    current = node2.check_output(f"basename $(readlink {ENVIRONMENTS}/jaspy3.11-v20261101)")
+    there = f"{ENVIRONMENTS}/{current}"
+    assert "ro" in node2.check_output(f"findmnt --noheadings --output OPTIONS {there}").split(",")
+    assert f"[{COPIES}/{current}]" in node2.check_output(f"findmnt --noheadings --output SOURCE {there}")
+    done = login_python("alice", PROGRAM)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(there)
+    writable = f"find {COPIES} {there} -writable -not -type l -print -quit; touch {COPIES}/x {there}/x"
+    refused = scenario.as_user("node2", "alice", writable)
+    assert refused.stdout == ""
+    assert re.findall("Permission denied|Read-only", refused.stderr)
+    code, said = play(staged=True)
+    assert (code, set(re.findall(r"changed=(\d+)", said))) == (0, {"0"}), said[-3000:]
+
+    # A file of the shared tree that is not what was packed
+    archive = f"/apps/jasmin/jaspy/archives/{current}.tar"
+    scenario.host("node1").check_output(f"printf x >> {archive}")
+    node2.check_output(f"umount {there} && rm -r {COPIES}/{current}")
+    code, said = play(staged=True)
+    assert code != 0
+    assert f"{archive} has the SHA-256" in " ".join(said.split())
+    assert not node2.file(f"{COPIES}/{current}").exists
+    assert scenario.as_user("node2", "alice", "module load jaspy; python -c 'import distributed'").returncode == 0
+    scenario.host("node1").check_output(f"rm {archive}")
+    assert play(staged=True)[0] == 0
+    node2.check_output(f"findmnt {there}")
+
+    code, said = play(staged=False)
+    assert code == 0, said[-3000:]
+    for name in ("node1", "node2", "login", "hub"):
+        host = scenario.host(name)
+        assert COPIES not in host.check_output("cat /etc/fstab /proc/self/mountinfo")
+        assert host.check_output(f"ls {COPIES}") == ""
+    assert node2.check_output("ls /apps/jasmin/jaspy/archives") == ""
