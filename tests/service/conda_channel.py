@@ -1,7 +1,8 @@
 """A local conda channel made of what a host has: its Python repackaged, and the packages of an environment of it.
 
 Runs on a host of the scenario, where no channel can be reached, with nothing but the standard library:
-``python3 conda_channel.py CHANNEL LOCK SITE_PACKAGES NAME…`` writes the packages, and an explicit lock that names them.
+``python3 conda_channel.py CHANNEL LOCK SITE_PACKAGES NAME…`` writes the packages, an explicit lock that names
+them, and the index of the channel that a solver reads.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import sysconfig
 import tarfile
 from importlib import metadata
 from pathlib import Path
+from typing import ClassVar
 
 MINOR = "{}.{}".format(*sys.version_info)
 SITE_PACKAGES = f"lib/python{MINOR}/site-packages"
@@ -20,6 +22,8 @@ SITE_PACKAGES = f"lib/python{MINOR}/site-packages"
 
 class Package:
     """One package under construction: an archive as conda has them."""
+
+    known: ClassVar[dict[str, dict]] = {"linux-64": {}, "noarch": {}}
 
     def __init__(self, channel: Path, name: str, version: str, depends: tuple[str, ...] = (), noarch: str = ""):
         self.subdir = "noarch" if noarch else "linux-64"
@@ -63,7 +67,9 @@ class Package:
             link = {"noarch": {"type": "python", "entry_points": self.entry_points}, "package_metadata_version": 1}
             self._text("info/link.json", json.dumps(link).encode())
         self.tar.close()
-        return f"{self.path.as_uri()}#{hashlib.sha256(self.path.read_bytes()).hexdigest()}"
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        self.known[self.subdir][self.path.name] = self.index | {"sha256": digest, "size": self.path.stat().st_size}
+        return f"{self.path.as_uri()}#{digest}"
 
 
 def python_package(channel: Path) -> str:
@@ -95,13 +101,20 @@ def python_package(channel: Path) -> str:
     return package.close()
 
 
-def distribution_package(channel: Path, distribution: metadata.Distribution) -> str:
+def requirements(distribution: metadata.Distribution) -> set[str]:
+    """Names of what a distribution needs, or can use."""
+    names = [re.match(r"[\w.-]+", requirement)[0] for requirement in distribution.requires or []]
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+
+
+def distribution_package(channel: Path, distribution: metadata.Distribution, others: set[str]) -> str:
     """Repackage an installed distribution."""
     name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
     files = [file for file in distribution.files if ".." not in file.parts and "__pycache__" not in file.parts]
     # Compiled ones are of this Python; the others are linked by the installer to where its Python looks
     compiled = any(file.suffix == ".so" for file in files)
-    package = Package(channel, name, distribution.version, ("python",), noarch="" if compiled else "python")
+    depends = ("python", *sorted(requirements(distribution) & others))
+    package = Package(channel, name, distribution.version, depends, noarch="" if compiled else "python")
     scripts = [entry for entry in distribution.entry_points if entry.group == "console_scripts"]
     package.entry_points = [f"{script.name} = {script.value}" for script in scripts]
     for file in files:
@@ -119,17 +132,26 @@ def needed(path: list[str], names: list[str]) -> dict[str, metadata.Distribution
         name = re.sub(r"[-_.]+", "-", queue.pop()).lower()
         if name in installed and name not in found:
             found[name] = installed[name]
-            queue += [re.match(r"[\w.-]+", requirement)[0] for requirement in installed[name].requires or []]
+            queue += requirements(installed[name])
     return found
+
+
+def write_index(channel: Path) -> None:
+    """Write what a solver knows of each package."""
+    for subdir in ("linux-64", "noarch"):
+        (channel / subdir).mkdir(parents=True, exist_ok=True)
+        index = {"info": {"subdir": subdir}, "packages": Package.known[subdir], "repodata_version": 1}
+        (channel / subdir / "repodata.json").write_text(json.dumps(index))
 
 
 def main(channel: str, lock: str, site_packages: str, *names: str) -> None:
     """Write the channel and the lock."""
     folder = Path(channel)
     lines = [python_package(folder)]
-    for _, distribution in sorted(needed([site_packages], list(names)).items()):
-        lines.append(distribution_package(folder, distribution))
+    found = needed([site_packages], list(names))
+    lines += [distribution_package(folder, distribution, set(found)) for _, distribution in sorted(found.items())]
     Path(lock).write_text("\n".join(["@EXPLICIT", *lines]) + "\n")
+    write_index(folder)
 
 
 if __name__ == "__main__":

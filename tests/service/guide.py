@@ -8,9 +8,9 @@ import scenario
 ENVIRONMENT = jinja2.Environment(undefined=jinja2.ChainableUndefined)  # noqa: S701
 
 
-def steps(heading: str, language: str, user: str) -> list[str]:
+def steps(heading: str, language: str, user: str, **values: str) -> list[str]:
     """The blocks of code of a language below a heading, with the user's name where the guide asks for it."""
-    values = scenario.site() | {name: f"<{name}>" for name in ("site_name", "site_support_address")}
+    values = values | scenario.site() | {name: f"<{name}>" for name in ("site_name", "site_support_address")}
     text = ENVIRONMENT.from_string((scenario.REPOSITORY / "docs/users.md.j2").read_text()).render(values)
     section = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
     if not section:
