@@ -16,6 +16,8 @@ from preflight.values import Variables
 FORMATS = {
     "site_notebook_host": formats.host_name,
     "site_gateway_host": formats.host_name,
+    "site_support_address": formats.support_address,
+    "site_logo": formats.image,
     "slurm_munge_key": formats.munge_key,
     "slurm_database_password": formats.password,
     "jupyterhub_cookie_secret": formats.hexadecimal_64,
@@ -31,7 +33,7 @@ FORMATS = {
 }
 
 # Files on the machine that Ansible runs on
-FILES_HERE = {"slurm_client_config_file"}
+FILES_HERE = {"site_logo", "slurm_client_config_file"}
 
 
 def answer_findings(inventory: Inventory, variables: Variables, name: str, option: dict[str, Any]) -> Iterator[Finding]:

@@ -24,6 +24,20 @@ def host_name(value: str) -> str | None:
     return None
 
 
+def support_address(value: str) -> str | None:
+    """Where people find help: what is made a link, with mailto: or as it is."""
+    if not re.fullmatch(r"[^\s@<>\"']+@[^\s@<>\"']+|https://[^\s<>\"']+", value):
+        return "must be a mail address, or the https address of a page"
+    return None
+
+
+def image(value: str) -> str | None:
+    """An image that browsers show, by its name."""
+    if value and not re.fullmatch(r"/.+\.(svg|png|jpe?g|webp)", value):
+        return "must be the absolute path of a file in SVG, PNG, JPEG or WebP, whose name ends so"
+    return None
+
+
 def hexadecimal_64(value: str) -> str | None:
     """32 random bytes, as JupyterHub wants them."""
     if not re.fullmatch(r"[0-9a-fA-F]{64}", value):

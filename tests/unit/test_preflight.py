@@ -48,6 +48,13 @@ class Fault:
 
 
 FAULTS = {
+    "the logo is no file": Fault(
+        SITE, {"site_logo": "/nonexistent/logo.svg"}, "site_logo", "/nonexistent/logo.svg is no file on this machine"
+    ),
+    "the logo is no image": Fault(SITE, {"site_logo": "/etc/hostname"}, "site_logo", "in SVG, PNG, JPEG or WebP"),
+    "the support address is neither mail nor page": Fault(
+        SITE, {"site_support_address": "the help desk"}, "site_support_address", "must be a mail address, or the https"
+    ),
     # Variables that are missing, empty or of a wrong type
     "a required variable is missing": Fault(
         DIRECTORY,

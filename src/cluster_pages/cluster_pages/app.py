@@ -13,6 +13,7 @@ from tornado.netutil import bind_sockets
 
 from . import handlers
 from .gateway import Gateway
+from .sessions import Sessions
 from .settings import Settings
 
 log = logging.getLogger("cluster_pages")
@@ -50,11 +51,13 @@ def application(site):
             (r"/oauth_callback", handlers.Callback),
             (r"/clusters/([^/]+)(?:/.*)?", handlers.Dashboard),
             (r"/authorize", handlers.Authorize),
+            (r"/session", handlers.Session),
             (r"/health", handlers.Health),
         ],
         default_handler_class=handlers.NotFound,
         site=site,
         gateway=Gateway(site.gateway_api, site.check_interval),
+        sessions=Sessions(site.session_key),
         cookie_secret=site.cookie_secret,
         xsrf_cookies=True,
         xsrf_cookie_kwargs={"secure": True, "httponly": True, "samesite": "Lax"},

@@ -9,10 +9,11 @@ from tornado import web
 from .gateway import GatewayError
 
 POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; "
+    "default-src 'none'; style-src 'self'; img-src 'self' data: {hub}; form-action 'self'; frame-ancestors 'none'; "
     "base-uri 'none'"
 )
 KEY_HEADER = "X-Dask-Dashboard-Key"
+SESSION_HEADER = "X-Dask-Dashboard-Session"
 STATES = {"PENDING": "starting", "RUNNING": "running", "STOPPING": "stopping"}
 
 
@@ -36,7 +37,7 @@ class Page(HubOAuthenticated, web.RequestHandler):
 
     def set_default_headers(self):
         """Nothing of others runs in these pages, and they are in no other's frame."""
-        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Content-Security-Policy", POLICY.format(hub=self.site.hub_url))
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Referrer-Policy", "same-origin")
         self.set_header("Cache-Control", "no-store")
@@ -162,19 +163,37 @@ class Dashboard(Page):
 
 
 class Authorize(Page):
-    """The front end's question whether a request to a dashboard may pass: 200 with the key, 401 or 403."""
+    """The front end's question whether a request to a dashboard may pass: 200 with the key, 401 or 403.
+
+    It may with the cookie of a browser, or with a Hub token in the header that the gateway's API knows too, as
+    JupyterLab's panel asks for what a dashboard shows.
+    """
 
     async def prepare(self):
         """The gateway is asked, not the Hub."""
 
     async def get(self):
-        status, key = await self._decide(self.request.headers.get("X-Original-URI", ""))
+        try:
+            cluster = self.request.headers.get("X-Original-URI", "").split("/")[2]
+        except IndexError:
+            cluster = ""
+        token = self._token()
+        status, key = await self._decide(token, cluster)
         self.set_status(status)
         if key:
             self.set_header(KEY_HEADER, key)
+            if "Upgrade" in self.request.headers:
+                self.set_header(SESSION_HEADER, self.settings["sessions"].ticket(token, cluster))
         self.finish()
 
-    async def _decide(self, uri):
+    def _token(self):
+        kind, _, token = self.request.headers.get("Authorization", "").partition(" ")
+        if kind.lower() in ("token", "bearer") and token:
+            return token
+        cookie = self.get_signed_cookie(self.hub_auth.cookie_name)
+        return cookie.decode() if cookie else ""
+
+    async def _decide(self, token, cluster):
         headers = self.request.headers
         if headers.get("X-Original-Method") not in ("GET", "HEAD"):
             return 403, None
@@ -184,13 +203,28 @@ class Authorize(Page):
             return 403, None
         if not self.site.dashboards or not self.site.admits(self.request.remote_ip):
             return 403, None
-        token = self.get_signed_cookie(self.hub_auth.cookie_name)
         if not token:
             return 401, None
         try:
-            return 200, await self.gateway.dashboard_key(token.decode(), uri.split("/")[2])
-        except (GatewayError, IndexError):
+            return 200, await self.gateway.dashboard_key(token, cluster)
+        except GatewayError:
             return 403, None
+
+
+class Session(web.RequestHandler):
+    """A scheduler's question whether a session goes on: 204, or 410 when whoever watches must not see more."""
+
+    async def get(self):
+        try:
+            token, cluster = self.settings["sessions"].read(self.request.headers.get(SESSION_HEADER, ""))
+            await self.settings["gateway"].dashboard_key(token, cluster)
+        except ValueError:
+            raise web.HTTPError(400) from None
+        except GatewayError as error:
+            ended = error.status in (401, 403, 404, 410, 422)
+            self.set_status(410 if ended else 503)
+            return
+        self.set_status(204)
 
 
 class NotFound(Page):

@@ -1,5 +1,6 @@
 """What an installation says of itself; written by the role dask_gateway."""
 
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -18,6 +19,8 @@ class Settings:
     gateway_api: str  # the gateway's own address on the loopback
     site_name: str
     support_address: str
+    guide_url: str = ""  # of the user's guide
+    logo_url: str = ""  # of an image; the site's name stands there without one
     service_name: str = "dask-gateway"
     address: str = "127.0.0.1"
     port: int = 8003
@@ -38,6 +41,16 @@ class Settings:
     def cookie_secret(self):
         """Signs cookies; made from the service's token, so that a restart signs nobody out."""
         return hmac.new(self.api_token.encode(), b"cookies", hashlib.sha256).hexdigest()
+
+    @property
+    def session_key(self):
+        """Encrypts what schedulers get to ask by whether somebody is still signed in."""
+        return base64.urlsafe_b64encode(hmac.new(self.api_token.encode(), b"sessions", hashlib.sha256).digest())
+
+    @property
+    def support_link(self):
+        """The address of a link to help."""
+        return self.support_address if "://" in self.support_address else f"mailto:{self.support_address}"
 
     @property
     def origin(self):

@@ -5,6 +5,9 @@ they know no sign-in. So every request must carry the cluster's dashboard key, w
 it knows that the cluster's owner asks. Until the guard stands, nothing but Dask's /health is served (the configuration
 of the job says so), and if it can't be put up it stays that way.
 
+A page that is open keeps its websocket for hours. With it comes a ticket, by which the guard asks the gateway's front
+end every few seconds whether the person who watches is still signed in, and ends the websocket when not.
+
 The pages are loaded when somebody opens the first one: bokeh takes a second or two to import, which clusters that
 nobody looks at never pay.
 
@@ -14,13 +17,18 @@ gateway has anyway. Whatever goes wrong here must not keep the cluster from work
 
 import asyncio
 import hmac
+import json
 import logging
 import os
 from pathlib import Path
 
 from tornado import httputil
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 
 HEADER = "X-Dask-Dashboard-Key"
+SESSION_HEADER = "X-Dask-Dashboard-Session"
+SESSION_INTERVAL = 10  # seconds between two questions whether somebody is still signed in
+GONE = 410
 
 logger = logging.getLogger("distributed.gateway_dashboard")
 
@@ -45,6 +53,7 @@ class Guard(httputil.HTTPServerConnectionDelegate):
         self._key = key.encode()
         self._load = load
         self._loading = None
+        self._watching = set()
 
     def start_request(self, server_conn, request_conn):
         """Begin one request; tornado calls it for each, on connections old and new."""
@@ -57,6 +66,12 @@ class Guard(httputil.HTTPServerConnectionDelegate):
     def knows(self, key):
         """Whether this is the cluster's key."""
         return hmac.compare_digest(key.encode("utf8", "replace"), self._key)
+
+    def end_with(self, session, stream):
+        """Close a websocket's connection when its session has ended."""
+        task = asyncio.ensure_future(_close_after(session, stream))
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
 
     async def loaded(self):
         """Load the pages, once; a sentence if that is impossible."""
@@ -86,8 +101,10 @@ class GuardedRequest(httputil.HTTPMessageDelegate):
     async def headers_received(self, start_line, headers):
         """Decide what becomes of the request."""
         keys = headers.get_list(HEADER)
+        session = headers.get(SESSION_HEADER, "")
         # Bokeh puts the headers of a request into the page
         headers.pop(HEADER, None)
+        headers.pop(SESSION_HEADER, None)
         if len(keys) != 1 or not self._guard.knows(keys[0]):
             self._answer(403, "Forbidden", "")
             return
@@ -95,6 +112,8 @@ class GuardedRequest(httputil.HTTPMessageDelegate):
         if problem:
             self._answer(503, "Service Unavailable", problem)
             return
+        if session and "Upgrade" in headers:
+            self._guard.end_with(session, self._connections[1].stream)
         self._delegate = self._guard.application.start_request(*self._connections)
         received = self._delegate.headers_received(start_line, headers)
         if received is not None:
@@ -124,6 +143,25 @@ class GuardedRequest(httputil.HTTPMessageDelegate):
             self._delegate.on_connection_close()
 
 
+async def _close_after(session, stream):
+    while not stream.closed():
+        await asyncio.sleep(SESSION_INTERVAL)
+        if not stream.closed() and await _has_ended(session):
+            stream.close()
+
+
+async def _has_ended(session):
+    """Only a clear answer counts: while the front end is away, who was let in stays in."""
+    url = os.environ["DASK_GATEWAY_API_URL"].removesuffix("/api") + "/session"
+    try:
+        answer = await AsyncHTTPClient().fetch(
+            url, headers={SESSION_HEADER: session}, connect_timeout=10, request_timeout=20, raise_error=False
+        )
+    except (OSError, HTTPClientError):
+        return False
+    return answer.code == GONE
+
+
 async def _load_scheduler(scheduler, key):
     # The imports in a thread: the scheduler goes on meanwhile
     handlers = await asyncio.to_thread(_scheduler_handlers, scheduler, key)
@@ -143,7 +181,7 @@ def _scheduler_handlers(scheduler, key):
     # Dask's own leads one folder too high, which is right only where the dashboard is the whole site
     info.rel_path_statics["rel_path_statics"] = "../.."
     modules = ["distributed.http.scheduler.info", "distributed.http.scheduler.json", "distributed.http.statics"]
-    handlers = get_handlers(server=scheduler, modules=modules)
+    handlers = [_mended(*route) for route in get_handlers(server=scheduler, modules=modules)]
     # Workers' pages are reached through the scheduler's, by Dask's own proxy, which shows the workers the key
     for path, handler, arguments in proxy.routes:
 
@@ -156,6 +194,31 @@ def _scheduler_handlers(scheduler, key):
 
         handlers.append((f"/{path}", WithKey, {**arguments, "dask_server": scheduler}))
     return handlers
+
+
+def _mended(path, handler, arguments):
+    """Dask's own page of JSON fails, for workers' metrics have keys that are no text."""
+    if handler.__name__ != "IdentityJSON":
+        return path, handler, arguments
+
+    class Identity(handler):
+        def get(self):
+            self.set_header("Content-Type", "application/json")
+            self.write(json.dumps(_with_text_keys(self.server.identity()), default=str))
+
+    return path, Identity, arguments
+
+
+def _with_text_keys(value):
+    if isinstance(value, dict):
+        return {_as_text(key): _with_text_keys(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_text_keys(part) for part in value]
+    return value
+
+
+def _as_text(key):
+    return ",".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
 async def _load_worker(worker, key):

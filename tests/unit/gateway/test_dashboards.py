@@ -1,5 +1,6 @@
 """Dashboards: nothing on a compute node answers without the key, and the gateway tells the key to the owner alone."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -7,8 +8,11 @@ import textwrap
 
 import aiohttp
 import pytest
+from tornado import web as tornado_web
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
 
-from slurm_gateway import dashboards
+from slurm_gateway import dashboard_preload, dashboards
 from slurm_gateway.backend import DASHBOARD_PRELOAD
 
 from .conftest import until
@@ -156,3 +160,55 @@ def test_a_job_that_lost_its_key_serves_no_dashboard(tmp_path):
     assert done.returncode == 0, done.stderr
     for server, path, _, status, *_ in (line.split() for line in done.stdout.splitlines()):
         assert status == ("200" if path in ("/health", "/sitemap.json") else "404"), (server, path)
+
+
+class Stream:
+    """A connection, as far as it can be closed."""
+
+    def __init__(self):
+        self.is_closed = False
+
+    def closed(self):
+        return self.is_closed
+
+    def close(self):
+        self.is_closed = True
+
+
+@pytest.mark.parametrize(("answers", "asked"), [([204, 503, 410], 3), ([410], 1)])
+def test_a_websocket_ends_when_the_session_of_its_watcher_has_ended(monkeypatch, answers, asked):
+    seen = []
+
+    class Session(tornado_web.RequestHandler):
+        def get(self):
+            seen.append(self.request.headers[dashboard_preload.SESSION_HEADER])
+            self.set_status(answers[len(seen) - 1])
+
+    async def body():
+        socket, port = bind_unused_port(address="127.0.0.1")
+        server = HTTPServer(tornado_web.Application([("/session", Session)]))
+        server.add_socket(socket)
+        monkeypatch.setenv("DASK_GATEWAY_API_URL", f"http://127.0.0.1:{port}/api")
+        monkeypatch.setattr(dashboard_preload, "SESSION_INTERVAL", 0.01)
+        stream = Stream()
+        guard = dashboard_preload.Guard(None, "key", None)
+        guard.end_with("ticket", stream)
+        await until(stream.closed)
+        server.stop()
+
+    asyncio.run(asyncio.wait_for(body(), 20))
+    assert seen == ["ticket"] * asked
+
+
+def test_a_front_end_that_is_away_ends_no_websocket(monkeypatch):
+    monkeypatch.setenv("DASK_GATEWAY_API_URL", "http://127.0.0.1:9/api")
+    assert asyncio.run(dashboard_preload._has_ended("ticket")) is False
+
+
+def test_keys_that_json_does_not_know_become_text():
+    metrics = {("execute", "x", "seconds"): 1.5, 7: [{None: 2}], "cpu": (1, 2)}
+    assert dashboard_preload._with_text_keys(metrics) == {
+        "execute,x,seconds": 1.5,
+        "7": [{"None": 2}],
+        "cpu": [1, 2],
+    }

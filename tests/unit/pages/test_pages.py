@@ -14,7 +14,7 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
 from cluster_pages.app import application
-from cluster_pages.handlers import KEY_HEADER, age
+from cluster_pages.handlers import KEY_HEADER, SESSION_HEADER, age
 from cluster_pages.settings import Settings
 
 URL = "https://dask-gateway.test"
@@ -120,9 +120,12 @@ class Browser:
 
     async def authorize(self, cluster=CLUSTER, method="GET", **headers):
         """What the front end is told: status and key."""
-        uri = f"/clusters/{cluster}/status"
-        answer = await self.ask("/authorize", X_Original_URI=uri, X_Original_Method=method, **headers)
+        answer = await self.question(cluster, method, **headers)
         return answer.code, answer.headers.get(KEY_HEADER)
+
+    async def question(self, cluster=CLUSTER, method="GET", **headers):
+        uri = f"/clusters/{cluster}/status"
+        return await self.ask("/authorize", X_Original_URI=uri, X_Original_Method=method, **headers)
 
 
 @pytest.fixture
@@ -223,6 +226,43 @@ def test_others_pages_open_no_websocket_and_nothing_is_sent_to_a_dashboard(pages
     assert pages(test) == status
 
 
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [("token alice", 200), ("Bearer alice", 200), ("token carol", 403), ("Basic alice", 401), ("token ", 401)],
+)
+def test_a_hub_token_opens_what_its_owner_may_see(pages, header, status):
+    async def test(browser):
+        return (await browser.authorize(Authorization=header))[0]
+
+    assert pages(test) == status
+
+
+def test_a_websocket_brings_a_ticket_that_holds_while_the_session_does(pages):
+    async def test(browser):
+        await browser.sign_in("alice")
+        page = await browser.question()
+        websocket = await browser.question(Upgrade="websocket", Origin=URL)
+        ticket = websocket.headers[SESSION_HEADER]
+        browser.cookies.clear()  # the scheduler has no cookie
+
+        async def asked(ticket):
+            return (await browser.ask("/session", X_Dask_Dashboard_Session=ticket)).code
+
+        answers = [await asked(ticket)]
+        browser.hub.gateway_status = 503
+        answers.append(await asked(ticket))
+        browser.hub.gateway_status = None
+        browser.hub.signed_out.add("alice")
+        answers += [await asked(ticket), await asked(ticket[:-4] + "AAAA"), await asked("")]
+        return page.headers.get(SESSION_HEADER), ticket, answers
+
+    without, ticket, answers = pages(test)
+    assert without is None
+    assert "alice" not in ticket
+    # goes on; nobody knows; has ended; none of ours
+    assert answers == [204, 503, 410, 400, 400]
+
+
 def test_a_site_can_keep_dashboards_inside_its_network(pages):
     async def test(browser):
         await browser.sign_in("alice")
@@ -314,6 +354,26 @@ def test_a_dashboard_that_is_not_there_is_a_sentence(pages, status, answered, se
     page = pages(test)
     assert page.code == answered
     assert sentence in page.body.decode()
+
+
+def test_pages_lead_to_the_guide_and_to_help_and_show_the_logo(pages):
+    site = {
+        "guide_url": "https://notebooks.test/services/docs/",
+        "logo_url": "https://notebooks.test/hub/logo",
+        "support_address": "https://help.test/desk",
+    }
+
+    async def test(browser):
+        return (await browser.ask("/nothing")).body.decode()
+
+    page = pages(test, **site)
+    assert '<a href="https://notebooks.test/services/docs/">' in page
+    assert 'href="https://notebooks.test/services/docs/#when-it-does-not-work"' in page
+    assert '<img src="https://notebooks.test/hub/logo" alt="">' in page
+    assert '<a href="https://help.test/desk">' in page
+    plain = pages(test)
+    assert "<img" not in plain
+    assert '<a href="mailto:help@test">' in plain
 
 
 def test_an_account_without_the_scope_is_refused(pages):

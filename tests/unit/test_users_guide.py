@@ -1,0 +1,77 @@
+"""The user's guide as a page."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import jinja2
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+SPEC = importlib.util.spec_from_file_location("guide_filter", REPOSITORY / "plugins/filter/guide.py")
+GUIDE = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(GUIDE)
+
+TEXT = """# The guide
+
+## First steps
+
+```python
+x < 1  # <b>
+```
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+## First `steps`
+
+<script>alert(1)</script>
+
+    indented
+"""
+
+
+@pytest.fixture(scope="module")
+def page():
+    return GUIDE.guide_html(TEXT)
+
+
+def test_each_section_has_an_address_and_stands_in_the_contents(page):
+    assert page["title"] == "The guide"
+    assert page["sections"] == [
+        {"id": "first-steps", "title": "First steps"},
+        {"id": "first-steps-2", "title": "First steps"},
+    ]
+    for section in page["sections"]:
+        assert f'<h2 id="{section["id"]}">' in page["html"]
+
+
+def test_a_block_of_code_has_a_button_that_says_what_it_copies(page):
+    assert (
+        '<button type="button" class="copy" hidden>Copy<span class="hidden"> block 1, First steps</span>'
+        in page["html"]
+    )
+    assert '<code class="language-python">x &lt; 1  # &lt;b&gt;\n</code>' in page["html"]
+
+
+def test_what_is_wider_than_the_page_is_reached_by_the_keyboard(page):
+    assert re.search(r'<pre tabindex="0" role="region" aria-label="[^"]+">', page["html"])
+    assert '<div class="table" tabindex="0" role="region" aria-label="Table 1"><table>' in page["html"]
+    assert page["html"].count("</table></div>") == 1
+
+
+def test_html_in_the_text_stays_text(page):
+    assert "<script" not in page["html"]
+    assert "&lt;script&gt;" in page["html"]
+
+
+def test_the_guide_itself_has_a_button_on_every_block():
+    values = {"hostvars": {"gw": {}}, "groups": {"dask_gateway": ["gw"]}, "site_support_address": "help@example.org"}
+    environment = jinja2.Environment(undefined=jinja2.ChainableUndefined)  # noqa: S701
+    text = environment.from_string((REPOSITORY / "docs/users.md.j2").read_text()).render(values)
+    html = GUIDE.guide_html(text)["html"]
+    assert html.count('class="copy"') == html.count("<pre") == len(re.findall(r"^ *```\w+$", text, re.MULTILINE))
+    assert 'href="mailto:help@example.org"' in html
+    for image in re.findall(r'<img src="([^"]+)"', html):
+        assert (REPOSITORY / "docs" / image).exists(), image
