@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import scenario
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 SCREENSHOTS = scenario.STATE / "screenshots"
@@ -40,13 +41,16 @@ class Person:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, browser: Browser, name: str | None = None):
+    def __init__(self, browser: Browser, name: str | None = None, **options):
         # The scenario's authority is not the browser's: the certificates are tested by the other clients
         self.context: BrowserContext = browser.new_context(
-            ignore_https_errors=True,
-            bypass_csp=True,  # a test's scripts run in the pages
-            viewport={"width": 1280, "height": 800},
-            permissions=["clipboard-read", "clipboard-write"],
+            **{
+                "ignore_https_errors": True,
+                "bypass_csp": True,  # a test's scripts run in the pages
+                "viewport": {"width": 1280, "height": 800},
+                "permissions": ["clipboard-read", "clipboard-write"],
+            }
+            | options
         )
         self.context.set_default_timeout(45_000)
         self.name = name
@@ -85,3 +89,13 @@ def screenshot(page: Page, name: str) -> None:
     """Keep what a person sees, for people to look at."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def serious_findings(page: Page, within: list[str] | None = None) -> list[str]:
+    """What axe-core finds that keeps people from using a page, or parts of it."""
+    found = Axe().run(page, context=within and {"include": [[part] for part in within]}).response["violations"]
+    return [
+        f"{one['id']}: {one['help']}: {one['nodes'][0]['html']}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]

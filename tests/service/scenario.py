@@ -29,6 +29,8 @@ HOSTS = ("site", "controller", "node1", "node2", "gateway", "hub", "login")
 PLAIN_OUTPUT = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 
 NAMES = (
+    "site_name",
+    "site_support_address",
     "site_domain",
     "site_notebook_host",
     "site_gateway_host",

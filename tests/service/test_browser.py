@@ -5,8 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import scenario
-from axe_playwright_python.sync_playwright import Axe
-from browser import Person, chromium, screenshot
+from browser import Person, chromium, screenshot, serious_findings
 
 PROGRAM = """
 import time
@@ -26,7 +25,14 @@ print(cluster.name, client.dashboard_link)
 PATHS = [
     *("", "status", "workers", "tasks", "system", "profile", "graph", "groups", "individual-plots.json"),
     *("individual-task-stream", "individual-workers", "hardware", "shuffle", "profile-server", "events"),
-    *("info/main/workers.html", "info/main/logs.html", "json/counts.json", "health"),
+    *(
+        "info/main/workers.html",
+        "info/main/logs.html",
+        "json/counts.json",
+        "json/identity.json",
+        "sitemap.json",
+        "health",
+    ),
     *("statics/css/base.css", "static/js/bokeh.min.js"),
 ]
 # Opening it has Dask measure its workers, which writes gigabytes to their folders; here those lie in memory
@@ -243,8 +249,7 @@ def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoke
 
 
 NOTEBOOK = """import dask_gateway
-cluster = dask_gateway.Gateway().new_cluster()
-cluster.scale(1)
+cluster = dask_gateway.Gateway().new_cluster(workers=1)
 client = cluster.get_client()
 client.wait_for_workers(1)
 print("computed:", client.submit(sum, [40, 2]).result())
@@ -274,10 +279,40 @@ def test_a_notebook_computes_on_the_batch_cluster_and_its_link_leads_to_the_dash
     with page.context.expect_page() as opened:
         link.click()
     live(opened.value)
+    opened.value.close()
+
+    the_widget_scales(page)
+    the_panel_finds_the_dashboard_and_shows_it(page)
     scenario.host("login").run("rm -f /home/users/alice/Untitled*.ipynb")
 
 
-def test_signing_out_of_the_hub_ends_the_session_at_the_gateway(alices_browser):
+def the_widget_scales(page) -> None:
+    """A click on the button of the cluster's form makes workers."""
+    page.get_by_role("button", name="Manual Scaling").click()
+    page.get_by_role("spinbutton", name="Workers").fill("2")
+    page.get_by_role("button", name="Scale", exact=True).click()
+    page.get_by_role("row", name=re.compile(r"^Workers\s+2")).wait_for()
+    screenshot(page, "notebook")
+    assert len([job for job in scenario.jobs_of("alice") if "worker" in job]) == 2
+
+
+def the_panel_finds_the_dashboard_and_shows_it(page) -> None:
+    """JupyterLab's Dask panel asks the notebook for its client, and shows plots in a tab beside it."""
+    page.get_by_role("tab", name="Dask").click()
+    page.get_by_role("button", name="Auto-detect dashboard URL").click()
+    page.get_by_role("button", name="Task Stream", exact=True).click()
+    frame = page.frame_locator("iframe[src*='/clusters/']")
+    frame.locator(".bk-Figure, .bk-Row, .bk-Column").first.wait_for()
+    screenshot(page, "panel")
+
+
+def test_signing_out_of_the_hub_ends_the_session_at_the_gateway(alices_browser, new_cluster):
+    """What is open draws no more, and what is opened asks for sign-in."""
+    dashboard, sockets = alices_browser.context.new_page(), []
+    dashboard.on("websocket", sockets.append)
+    dashboard.goto(f"{alices_browser.gateway}/clusters/{new_cluster('alice')}/status")
+    live(dashboard)
+    assert [socket.is_closed() for socket in sockets] == [False]
     page = alices_browser.open(alices_browser.gateway)
     assert "Your Dask clusters" in page.inner_text("main")
     page.get_by_role("link", name="Sign out").click()
@@ -289,8 +324,8 @@ def test_signing_out_of_the_hub_ends_the_session_at_the_gateway(alices_browser):
 
     scenario.wait_until("the session has ended", sign_in_is_asked_for, timeout=20)
 
+    def nothing_is_drawn() -> bool:
+        dashboard.wait_for_timeout(200)  # the browser's events are told meanwhile
+        return all(socket.is_closed() for socket in sockets)
 
-def serious_findings(page) -> list[str]:
-    """What axe-core finds that keeps people from using a page."""
-    found = Axe().run(page).response["violations"]
-    return [f"{one['id']}: {one['help']}" for one in found if one["impact"] in ("serious", "critical")]
+    scenario.wait_until("the open dashboard's websocket has ended", nothing_is_drawn, timeout=40)

@@ -1,0 +1,16 @@
+"""What the notebook service adds to each user's Jupyter server, as a Jupyter server extension."""
+
+from __future__ import annotations
+
+
+def _jupyter_server_extension_points():
+    return [{"module": "notebook_server"}]
+
+
+def _load_jupyter_server_extension(app):
+    """Offer the examples, and lead Dask's panel to the gateway's dashboards."""
+    from . import examples, panel
+
+    settings = examples.Examples(parent=app)
+    examples.offer(settings, app.root_dir, app.log)
+    panel.load(app)

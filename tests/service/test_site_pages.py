@@ -1,0 +1,101 @@
+"""Pages that need no sign-in: the user's guide, and what people read while something is away."""
+
+import re
+
+import pytest
+import scenario
+from browser import Person, chromium, screenshot, serious_findings
+
+GUIDE = "/services/docs/"
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    with chromium() as browser:
+        yield browser
+
+
+def test_the_guide_is_there_for_everybody_with_this_sites_addresses_and_runs_nothing_of_others():
+    assert scenario.get("hub", GUIDE.rstrip("/")).headers["Location"] == GUIDE
+    answer = scenario.get("hub", GUIDE)
+    assert answer.status_code == 200
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+    assert "unsafe" not in policy
+    assert answer.headers["Strict-Transport-Security"]
+    text = answer.text
+    assert f"Gateway(&quot;https://{scenario.site()['site_gateway_host']}&quot;" in text
+    assert f"https://{scenario.site()['site_notebook_host']}/hub/token" in text
+    assert "{{" not in text
+    for name in re.findall(r'(?:src|href)="([a-z][^":#]*)"', text):
+        assert scenario.get("hub", GUIDE + name).status_code == 200, name
+    assert scenario.get("hub", f"{GUIDE}..%2f..%2f..%2fetc/passwd").status_code in (400, 404)
+    assert scenario.get("hub", f"{GUIDE}images/").status_code == 403
+
+
+def test_a_block_of_the_guide_is_copied_by_the_keyboard(chrome):
+    person = Person(chrome, bypass_csp=False)
+    page = person.open(f"{person.hub}{GUIDE}")
+    button = page.get_by_role("button", name="Copy block 1, In the notebook service")
+    button.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("status").filter(has_text="Copied").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.locator("pre").first.inner_text().rstrip()
+    assert copied.startswith("import dask_gateway\n")
+    compile(copied, "the guide", "exec")
+    screenshot(page, "guide")
+    page.get_by_role("link", name="When it does not work").click()
+    assert page.url.endswith("#when-it-does-not-work")
+    person.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_the_guide_and_the_hubs_pages(chrome, scheme):
+    person = Person(chrome, color_scheme=scheme)
+    for path in (GUIDE, "/hub/login"):
+        page = person.open(f"{person.hub}{path}")
+        # What JupyterHub's own pages have is JupyterHub's; ours is the frame around them
+        assert serious_findings(page, within=None if path == GUIDE else ["#jupyterhub-logo", "footer"]) == [], path
+    person.context.close()
+
+
+def has_the_sites_name_and_help(page) -> bool:
+    site = scenario.site()
+    return site["site_name"] in page.text and f"mailto:{site['site_support_address']}" in page.text
+
+
+def test_pages_of_the_hub_carry_the_sites_name_its_logo_and_where_to_find_help():
+    missing = scenario.get("hub", "/hub/no-such-page")
+    assert missing.status_code == 404
+    for page in (scenario.get("hub", "/hub/login"), missing, scenario.get("gateway", "/no-such-page")):
+        assert has_the_sites_name_and_help(page)
+        assert GUIDE in page.text
+    logo = (scenario.REPOSITORY / "molecule/shared/files/logo.svg").read_bytes()
+    assert scenario.get("hub", "/hub/logo").content == logo
+
+
+@pytest.mark.parametrize(
+    ("host", "unit", "path", "status"),
+    [
+        ("hub", "jupyterhub.service", "/hub/login", 503),
+        ("hub", "jupyterhub-proxy.service", "/hub/login", 502),
+        ("gateway", "dask-gateway-pages.service", "/", 502),
+        ("gateway", "dask-gateway-pages.service", "/clusters/0af1/status", 502),
+    ],
+)
+def test_while_a_service_is_away_people_read_that_and_where_to_find_help(host, unit, path, status):
+    machine = scenario.host(host)
+    machine.check_output("systemctl stop %s", unit)
+    try:
+        page = scenario.get(host, path)
+        assert page.status_code == status
+        assert "does not answer at the moment" in page.text
+        assert has_the_sites_name_and_help(page)
+        (logo,) = re.findall(r'<img src="([^"]+)"', page.text)
+        assert scenario.get(host, logo).headers["Content-Type"] == "image/svg+xml"
+        if host == "hub":
+            assert scenario.get("hub", GUIDE).status_code == 200
+    finally:
+        machine.check_output("systemctl start %s", unit)
+        scenario.wait_until(f"{unit} answers", lambda: scenario.get(host, path).status_code < 500)
