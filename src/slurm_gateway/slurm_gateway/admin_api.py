@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 from dask_gateway_server.utils import timestamp
 
-from . import health
+from . import health, maintenance
 from .messages import one_line
 from .metrics import state_of
 from .slurm import SlurmError, parse_comment
@@ -24,7 +24,7 @@ def asked(sentence, status=400):
 
 
 class AdminApi:
-    """Clusters, their jobs, stopping and comparing them, and the health of what they need."""
+    """Clusters, their jobs, stopping and comparing them, maintenance, and the health of what they need."""
 
     def __init__(self, backend, authenticator):
         self.backend = backend
@@ -37,6 +37,8 @@ class AdminApi:
             web.get("/jobs", self.jobs),
             web.post("/stop", self.stop),
             web.post("/reconcile", self.reconcile),
+            web.get("/maintenance", self.maintenance),
+            web.post("/maintenance", self.set_maintenance),
             web.get("/health", self.health),
         ]
 
@@ -164,6 +166,32 @@ class AdminApi:
             raise asked(f"SLURM gives no answer, so nothing was compared: {one_line(exc)}", 503) from None
         return web.json_response({"dry_run": bool(data.get("dry_run")), "orphans": found, "vanished": vanished})
 
+    # -- maintenance ------------------------------------------------------------------------------------------
+
+    async def maintenance(self, request):
+        ongoing = maintenance.current(self.backend.maintenance_file)
+        return web.json_response(ongoing.to_dict() if ongoing else {"on": False})
+
+    async def set_maintenance(self, request):
+        data, path = await request.json(), self.backend.maintenance_file
+        if not path:
+            raise asked(
+                "This gateway has no place to keep a maintenance: SlurmGatewayBackend.maintenance_file is empty."
+            )
+        by = caller(request, data.get("by"))
+        try:
+            if data["on"]:
+                ongoing = maintenance.announced(data.get("message"), data.get("until"), by, data.get("excepted") or ())
+                maintenance.begin(path, ongoing)
+                self.log.warning("Maintenance, by %s: %s", by, ongoing.sentence, extra={"by": by})
+            elif maintenance.end(path):
+                self.log.warning("The maintenance is over, says %s", by, extra={"by": by})
+        except maintenance.MaintenanceError as exc:
+            raise asked(str(exc)) from None
+        except OSError as exc:
+            raise asked(f"{path} can't be written: {exc.strerror}") from None
+        return await self.maintenance(request)
+
     # -- whether all is well ----------------------------------------------------------------------------------
 
     async def health(self, request):
@@ -177,6 +205,7 @@ class AdminApi:
                 "slurmdbd": lambda: health.slurmdbd(backend.slurm, me),
                 "hub": lambda: health.hub(self.authenticator),
                 "accounts": lambda: health.accounts(backend.accounts),
+                "maintenance": lambda: health.maintenance(backend.maintenance_file),
                 "launcher": lambda: health.launcher(backend.do_as_user, usernames, backend.users_group),
             }
         )

@@ -1,4 +1,4 @@
-"""`gateway-admin clusters`, `jobs`, `stop`, `reconcile`, `health`: what operators ask and tell the running gateway."""
+"""`gateway-admin clusters`, `jobs`, `stop`, `reconcile`, `maintenance`, `health`: what operators ask and tell."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 from traitlets.config.loader import ConfigFileNotFound, PyFileConfigLoader
 
-from . import health
+from . import canary, health
 from .accounts import from_file
 from .accounts_cli import CONFIG as ACCOUNTS
 from .accounts_cli import quiet_log, without_a_trace
@@ -19,6 +19,8 @@ from .slurm import Slurm
 
 SOCKET = "/run/dask-gateway/admin.sock"
 CONFIG = "/etc/dask-gateway/dask_gateway_config.py"
+CANARY = "/etc/dask-gateway/canary.json"
+CANARY_TOKEN = "/etc/dask-gateway/canary-token"  # noqa: S105
 DOWN = (
     "The gateway does not run on this host, so nobody knows its clusters at the moment (their jobs go on). "
     "`systemctl status dask-gateway` and `journalctl -u dask-gateway -n 50` say why; `systemctl start dask-gateway` "
@@ -64,6 +66,16 @@ def add_commands(commands):
     )
     reconcile.add_argument("--dry-run", action="store_true", help="only say what would be done")
     reconcile.set_defaults(ask=_reconcile)
+    pause = commands.add_parser(
+        "maintenance",
+        help="let nobody make new clusters for a time",
+        description="Maintenance: no new clusters, with a sentence to who asks for one; clusters that run go on.",
+    )
+    pause.add_argument("state", nargs="?", choices=["on", "off"], help="without it, say whether there is one")
+    pause.add_argument("--until", help="when it is expected to end, such as 2026-12-24T18:00; needed with 'on'")
+    pause.add_argument("--message", default="", help="a sentence more for the users")
+    pause.add_argument("--except-user", action="append", default=[], help="a user who gets clusters all the same")
+    pause.set_defaults(ask=_maintenance)
     examine = commands.add_parser(
         "health",
         help="whether every part that a cluster needs does its work",
@@ -71,8 +83,16 @@ def add_commands(commands):
     )
     examine.add_argument("--config", default=CONFIG, help="the gateway's configuration (%(default)s)")
     examine.add_argument("--accounts-config", default=ACCOUNTS, help="the access check's (%(default)s)")
+    examine.add_argument(
+        "--canary", action="store_true", help="also go the whole way as a user: token, cluster, one task, shutdown"
+    )
+    examine.add_argument(
+        "--seconds", type=float, default=0, help="within which the canary has its result (see --canary-config)"
+    )
+    examine.add_argument("--canary-config", default=CANARY, help="the canary's configuration (%(default)s)")
+    examine.add_argument("--token-file", default=CANARY_TOKEN, help="with its token; - is standard input (%(default)s)")
     examine.set_defaults(ask=_health)
-    for command in (clusters, jobs, stop, reconcile, examine):
+    for command in (clusters, jobs, stop, reconcile, pause, examine):
         command.add_argument("--json", action="store_true", help="print one JSON object")
         command.add_argument("--socket", default=SOCKET, help="the gateway's socket (%(default)s)")
         command.set_defaults(run=_run)
@@ -221,6 +241,25 @@ async def _reconcile(options):
     return 1 if failed else 0
 
 
+async def _maintenance(options):
+    if options.state is None:
+        answer = await ask(options.socket, "GET", "/maintenance")
+    else:
+        if options.state == "on" and not options.until:
+            raise CannotAskError("Say with --until when it is expected to end, such as --until 2026-12-24T18:00.")
+        data = {"on": options.state == "on", "until": options.until, "message": options.message, "by": _asker()}
+        answer = await ask(options.socket, "POST", "/maintenance", json={**data, "excepted": options.except_user})
+    if options.json:
+        print(json.dumps(answer))
+    elif answer["on"]:
+        past = " (which is over)" if answer["late"] else ""
+        but = f", but for {', '.join(answer['excepted'])}" if answer["excepted"] else ""
+        print(f"Nobody gets new clusters{but}, until {answer['until']}{past}; by {answer['by']}. {answer['message']}")
+    else:
+        print("There is no maintenance; users get new clusters.")
+    return 0
+
+
 async def _health(options):
     config = _gateway_config(options.config)
     backend = config.SlurmGatewayBackend
@@ -243,18 +282,66 @@ async def _health(options):
             "slurmctld": lambda: health.slurmctld(slurm),
             "slurmdbd": lambda: health.slurmdbd(slurm, "dask-gateway"),
             "accounts": lambda: _accounts(options.accounts_config),
+            "maintenance": lambda: health.maintenance(str(backend.get("maintenance_file", ""))),
         }
         findings = await health.examine(checks, seconds)
         unknown = "only the running gateway can tell"
         inside = [health.Finding(part, health.WARNING, unknown).to_dict() for part in ("hub", "launcher")]
         inside.append(health.Finding("operators' socket", health.CRITICAL, problem).to_dict())
     found = [finding.to_dict() for finding in findings] + inside
+    if options.canary:
+        found += [finding.to_dict() for finding in await _canary(options, config)]
     code = max(finding["code"] for finding in found)
     if options.json:
         print(json.dumps({"state": health.WORDS[code], "code": code, "findings": found}))
         return code
     print(table(("PART", "STATE", "FOUND"), [(f["part"], f["state"], f["said"]) for f in found]))
     return code
+
+
+async def _canary(options, config):
+    """The findings of a canary's flight, or of why it can't start."""
+    try:
+        settings = json.loads(Path(options.canary_config).read_text(encoding="utf-8"))
+        from_input = options.token_file == "-"  # noqa: S105
+        token = (sys.stdin.read() if from_input else Path(options.token_file).read_text()).strip()
+    except FileNotFoundError as exc:
+        said = f"{exc.filename} is not there: dask_gateway_canary_token is not set, so there is no canary"
+        return [health.Finding("canary", health.CRITICAL, said)]
+    except PermissionError as exc:
+        raise CannotAskError(f"{exc.filename} can't be read: only root has the canary's token. Use sudo.") from None
+
+    async def waiting(cluster):
+        clusters = (await ask(options.socket, "GET", "/clusters", timeout=10))["clusters"]
+        return "; ".join(sorted({w["reason"] for c in clusters if c["cluster"] == cluster for w in c["waiting"]}))
+
+    async def jobs(cluster):
+        return [j for j in (await ask(options.socket, "GET", "/jobs", timeout=30))["jobs"] if j["cluster"] == cluster]
+
+    flight = canary.Canary(
+        hub_api=config.SiteAuthenticator.jupyterhub_api_url,
+        address=str(config.SlurmGatewayBackend.api_url).removesuffix("/api"),
+        token=token,
+        options=settings["options"],
+        python=settings["python"],
+        user=settings.get("user", ""),
+        waiting=without_failing(waiting, ""),
+        jobs=without_failing(jobs, []),
+        as_user=canary.NOBODY if os.getuid() == 0 else {},
+    )
+    return await flight.fly(options.seconds or settings["seconds"])
+
+
+def without_failing(question, otherwise):
+    """A question to the gateway that has an answer also where it gives none."""
+
+    async def answer(*arguments):
+        try:
+            return await question(*arguments)
+        except CannotAskError:
+            return otherwise
+
+    return answer
 
 
 async def _accounts(path):

@@ -23,7 +23,7 @@ from dask_gateway_server.traitlets import Type
 from dask_gateway_server.utils import timestamp
 from traitlets import Bool, Dict, Enum, Float, Instance, Integer, Unicode, default
 
-from . import accounts, admin_api, dashboards, failures, jobs, logs, messages, metrics, wire
+from . import accounts, admin_api, dashboards, failures, jobs, logs, maintenance, messages, metrics, wire
 from .accounts import AccountsCheck
 from .certificates import new_keypair
 from .messages import one_line
@@ -265,6 +265,9 @@ class SlurmGatewayBackend(SlurmBackend):
     metrics_port = Integer(0, help="The port of the loopback on which metrics are served; 0 for none.", config=True)
     logfmt = Bool(False, help="Whether the log is written as logfmt, see logs.py.", config=True)
     admin_socket = Unicode(help="The path of the socket that `gateway-admin` asks; empty for none.", config=True)
+    maintenance_file = Unicode(
+        help="The path of the file that says that nobody gets new clusters for a time, see maintenance.py.", config=True
+    )
     accounts = Instance(AccountsCheck)
     revocations = Instance(Revocations)
     slurm = Instance(Slurm)
@@ -381,7 +384,15 @@ class SlurmGatewayBackend(SlurmBackend):
         except PublicException as exc:
             raise PublicException(one_line(exc)) from None  # aiohttp makes a 500 of an error with a line break
 
+    def refuse_in_maintenance(self, username):
+        """Raise what a user reads while nobody gets new clusters."""
+        ongoing = maintenance.current(self.maintenance_file)
+        if ongoing is not None and username not in ongoing.excepted:
+            self.log.info("Refused %s: maintenance", username, extra={"user": username})
+            raise PublicException(ongoing.sentence)
+
     async def start_cluster(self, user, cluster_options):
+        self.refuse_in_maintenance(user.name)
         await self.require_service(user.name, "create")
         limit = self.site_options.limits_of(user.name).get("clusters")
         mine = self.db.list_clusters(username=user.name)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 
+from . import maintenance as maintenances
 from .accounts import CheckError
 from .messages import one_line
 from .slurm import SlurmError
@@ -121,6 +122,15 @@ async def accounts(check):
         return FINE, " ".join(await check.probe())
     except CheckError as exc:
         return (WARNING if exc.temporary else CRITICAL), str(exc)
+
+
+async def maintenance(path):
+    """Whether users get new clusters, or are told that there are none for a time."""
+    ongoing = maintenances.current(path)
+    if ongoing is None:
+        return FINE, "there is none; users get new clusters"
+    late = "its announced end is over, `gateway-admin maintenance off` ends it. " if ongoing.late else ""
+    return WARNING, f"{late}By {ongoing.by}: {ongoing.sentence}"
 
 
 async def database_at_rest(path):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import json
 import pwd
 import time
 from dataclasses import replace
@@ -17,6 +18,7 @@ from dask_gateway_server.app import DaskGateway
 from dask_gateway_server.routes import default_routes
 from traitlets.config import Config
 
+from slurm_gateway import cli, health
 from slurm_gateway.accounts import AccountsCheck, Decision
 from slurm_gateway.authenticator import SiteAuthenticator
 from slurm_gateway.backend import LauncherError, SlurmGatewayBackend
@@ -297,3 +299,92 @@ def site(tmp_path, batch, monkeypatch):
         return asyncio.run(asyncio.wait_for(body(), 60))
 
     return run
+
+
+# -- gateway-admin ------------------------------------------------------------------------------------------------
+
+
+def run(*arguments, socket):
+    """The exit code of a command line."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*arguments, f"--socket={socket}"])
+    return ended.value.code
+
+
+@pytest.fixture
+def admin(capsys):
+    """``await admin(site, "clusters")``: exit code, standard output and errors of a command."""
+
+    async def ask(site, *arguments):
+        code = await asyncio.to_thread(run, *arguments, socket=site.path / "admin.sock")
+        return (code, *capsys.readouterr())
+
+    return ask
+
+
+def gateway_config(site):
+    """The path of the configuration file that a site's gateway could have been started with."""
+    path = site.path / "dask_gateway_config.py"
+    address = site.url.removeprefix("http://")
+    path.write_text(
+        f"""
+c = get_config()
+c.DaskGateway.address = "{address}"
+c.Proxy.address = "{address}"
+c.SlurmGatewayBackend.api_url = "{site.url}/api"
+c.SlurmGatewayBackend.db_url = "sqlite:///{site.path}/gateway.sqlite"
+c.SlurmGatewayBackend.maintenance_file = "{site.path}/maintenance.json"
+c.SiteAuthenticator.jupyterhub_api_url = "{site.hub.make_url("/hub/api")}"
+c.Slurm.scontrol = "/nonexistent/scontrol"
+c.Slurm.sacctmgr = "/nonexistent/sacctmgr"
+"""
+    )
+    return path
+
+
+@pytest.fixture
+def well(site, batch, monkeypatch):
+    """A site at which all is well."""
+    batch.ping = answering({"controller": True})
+    batch.rights = answering("Operator")
+
+    monkeypatch.setattr(health, "_a_member", lambda usernames, group: "alice")
+
+    def run(test, **settings):
+        async def body(site):
+            site.authenticator.hub_token = "services-token"
+            site.tokens["services-token"] = {"kind": "service", "name": "dask-gateway"}
+            site.backend.accounts.probe = answering(["It may ask."])
+            original = site.backend.do_as_user
+
+            async def do_as_user(user, action, **request):
+                if action == "nothing":
+                    raise LauncherError("'action' must be submit, cancel or tidy", source="request")
+                return await original(user, action, **request)
+
+            site.backend.do_as_user = do_as_user
+            return await test(site)
+
+        return site(body, **settings)
+
+    return run
+
+
+def answering(value):
+    """A coroutine function that answers this, or raises it."""
+
+    async def answer(*_):
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    return answer
+
+
+async def examined(site, admin, *arguments):
+    """The exit code of `gateway-admin health`, and its findings by their parts."""
+    arguments = (f"--config={gateway_config(site)}", f"--accounts-config={site.path}/accounts.json", *arguments)
+    code, out, _ = await admin(site, "health", "--json", *arguments)
+    answer = json.loads(out)
+    assert code == answer["code"]
+    return code, {finding["part"]: finding for finding in answer["findings"]}

@@ -11,30 +11,12 @@ from types import SimpleNamespace
 import pytest
 from stand_in import free_port
 
-from slurm_gateway import admin_cli, cli, health
+from slurm_gateway import admin_cli, health
 from slurm_gateway.accounts import CheckError
 from slurm_gateway.backend import LauncherError
 from slurm_gateway.slurm import Job, Slurm, SlurmError
 
-from .conftest import until
-
-
-def run(*arguments, socket):
-    """The exit code of a command line."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main([*arguments, f"--socket={socket}"])
-    return ended.value.code
-
-
-@pytest.fixture
-def admin(capsys):
-    """``await admin(site, "clusters")``: exit code, standard output and errors of a command."""
-
-    async def ask(site, *arguments):
-        code = await asyncio.to_thread(run, *arguments, socket=site.path / "admin.sock")
-        return (code, *capsys.readouterr())
-
-    return ask
+from .conftest import answering, examined, gateway_config, run, until
 
 
 def test_clusters_are_listed_with_what_they_have_and_wait_for(site, admin):
@@ -286,74 +268,13 @@ def test_who_may_not_ask_reads_that(tmp_path, capsys):
 # -- health -------------------------------------------------------------------------------------------------------
 
 
-def gateway_config(site):
-    path = site.path / "dask_gateway_config.py"
-    address = site.url.removeprefix("http://")
-    path.write_text(
-        f"""
-c = get_config()
-c.DaskGateway.address = "{address}"
-c.Proxy.address = "{address}"
-c.SlurmGatewayBackend.api_url = "{site.url}/api"
-c.SlurmGatewayBackend.db_url = "sqlite:///{site.path}/gateway.sqlite"
-c.Slurm.scontrol = "/nonexistent/scontrol"
-c.Slurm.sacctmgr = "/nonexistent/sacctmgr"
-"""
-    )
-    return path
-
-
-@pytest.fixture
-def well(site, batch, monkeypatch):
-    """A site at which all is well."""
-    batch.ping = answering({"controller": True})
-    batch.rights = answering("Operator")
-
-    monkeypatch.setattr(health, "_a_member", lambda usernames, group: "alice")
-
-    def run(test, **settings):
-        async def body(site):
-            site.authenticator.hub_token = "services-token"
-            site.tokens["services-token"] = {"kind": "service", "name": "dask-gateway"}
-            site.backend.accounts.probe = answering(["It may ask."])
-            original = site.backend.do_as_user
-
-            async def do_as_user(user, action, **request):
-                if action == "nothing":
-                    raise LauncherError("'action' must be submit, cancel or tidy", source="request")
-                return await original(user, action, **request)
-
-            site.backend.do_as_user = do_as_user
-            return await test(site)
-
-        return site(body, **settings)
-
-    return run
-
-
-def answering(value):
-    async def answer(*_):
-        if isinstance(value, Exception):
-            raise value
-        return value
-
-    return answer
-
-
-async def examined(site, admin, *arguments):
-    arguments = (f"--config={gateway_config(site)}", f"--accounts-config={site.path}/accounts.json", *arguments)
-    code, out, _ = await admin(site, "health", "--json", *arguments)
-    answer = json.loads(out)
-    assert code == answer["code"]
-    return code, {finding["part"]: finding for finding in answer["findings"]}
-
-
 def test_all_is_well(well, admin):
     async def test(site):
         code, found = await examined(site, admin)
         assert {part for part, finding in found.items() if finding["state"] != "ok"} == set(), found
         assert set(found) == {
             "gateway", "proxy", "front end", "disk", "database", "slurmctld", "slurmdbd", "hub", "accounts", "launcher",
+            "maintenance",
         }  # fmt: skip
         assert code == 0
 
@@ -451,6 +372,7 @@ def test_health_answers_also_when_the_gateway_is_down(well, admin):
         assert {part: finding["state"] for part, finding in found.items()} == {
             "gateway": "critical", "proxy": "critical", "front end": "critical", "disk": "ok", "database": "ok",
             "slurmctld": "critical", "slurmdbd": "critical", "accounts": "ok", "hub": "warning", "launcher": "warning",
+            "maintenance": "ok",
             "operators' socket": "critical",
         }  # fmt: skip
         assert "systemctl start dask-gateway" in found["operators' socket"]["said"]
