@@ -145,7 +145,7 @@ class AdminApi:
         data = await request.json()
         try:
             vanished = await self.backend.find_vanished()
-            orphans = await self.backend.find_orphans()
+            orphans = await self.backend.find_orphans(all_of_them=True)
             if data.get("dry_run"):
                 found = [
                     {

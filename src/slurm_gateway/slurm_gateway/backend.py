@@ -310,11 +310,28 @@ class SlurmGatewayBackend(SlurmBackend):
         self._kept_from_growing = set()  # names of clusters whose users were refused more workers
         self._wake = asyncio.Event()
         self._forget_old_route_numbers()
+        self._born = self._birth_of_database()
+        self._strangers = set()  # jobs of clusters from before this database, which only an operator cancels
         # A submission whose end the gateway before did not live to see: there may be a job.
         self._doubtful = {c.name for c in self.db.active_clusters() if c.status == JobStatus.CREATED}
         self.task_pool.spawn(self.reconcile_loop())
         self.task_pool.spawn(self.accounts.start())
         self.task_pool.spawn(self.revocations.run())
+
+    def _birth_of_database(self):
+        """When this database came to this gateway, in seconds.
+
+        An empty one, or one from a backup, does not know the clusters from before it came, or since the backup.
+        """
+        with self.db.db.begin() as connection:
+            connection.exec_driver_sql(
+                "CREATE TABLE IF NOT EXISTS service_facts (name VARCHAR(64) PRIMARY KEY, value VARCHAR(255) NOT NULL)"
+            )
+            born = connection.exec_driver_sql("SELECT value FROM service_facts WHERE name = 'born'").scalar()
+            if born is None:
+                born = int(time.time())
+                connection.exec_driver_sql(f"INSERT INTO service_facts VALUES ('born', '{born}')")  # noqa: S608
+        return int(born)
 
     async def do_cleanup(self):
         await self.accounts.close()
@@ -1294,19 +1311,22 @@ class SlurmGatewayBackend(SlurmBackend):
                 self.log.warning("Exception while comparing jobs with the database", exc_info=True)
             await asyncio.sleep(self.reconcile_period)
 
-    async def find_orphans(self):
+    async def find_orphans(self, all_of_them=False):
         """{(user, cluster): jobs}: living jobs of this gateway that belong to no cluster that it knows to be alive.
 
-        They are left by a gateway that was killed between sbatch and its own record, or that lost its database.
+        They are left by a gateway that was killed between sbatch and its own record. Those from before its database
+        came may be clusters that are at work, of which a backup knows that is still to be restored: they count only for
+        an operator who asks for `all_of_them`.
         """
-        orphans = {}
+        orphans, strangers = {}, set()
         for job in (await self.slurm.jobs()).values():
             mark = parse_comment(job.comment)
             if job.over or mark is None or mark[0] != self.instance or job.state == "COMPLETING":
                 continue
             if not re.fullmatch(r"[0-9-]+T[0-9:]+", job.submitted):
                 continue
-            if time.time() - time.mktime(time.strptime(job.submitted, "%Y-%m-%dT%H:%M:%S")) < self.orphan_age:
+            submitted = time.mktime(time.strptime(job.submitted, "%Y-%m-%dT%H:%M:%S"))
+            if time.time() - submitted < self.orphan_age:
                 continue
             cluster = self.db.get_cluster(mark[1])
             if cluster is not None and cluster.username == job.user and cluster.status < JobStatus.STOPPED:
@@ -1315,7 +1335,17 @@ class SlurmGatewayBackend(SlurmBackend):
                 )
                 if undecided or job.id in self.living_jobs(cluster):
                     continue
+            if cluster is None and submitted < self._born and not all_of_them:
+                strangers.add(job.id)
+                continue
             orphans.setdefault((job.user, mark[1]), []).append(job)
+        if strangers - self._strangers:
+            self.log.warning(
+                "%d jobs belong to no cluster, and are older than this database: restore a backup that knows them, or "
+                "let `gateway-admin reconcile` cancel them",
+                len(strangers),
+            )
+        self._strangers |= strangers
         return orphans
 
     async def cancel_orphans(self, orphans=None):

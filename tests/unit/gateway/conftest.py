@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import pwd
+import sqlite3
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -146,6 +147,7 @@ class Site:
         }
         self.hub_status = 200
         self.hub_questions = 0
+        self.born = 0  # when the gateway's database came; None for now
         self.settings = {}
         self._stack = contextlib.AsyncExitStack()
 
@@ -171,6 +173,10 @@ class Site:
         await self._stack.aclose()
 
     async def start(self):
+        with contextlib.closing(sqlite3.connect(f"{self.path}/gateway.sqlite")) as database, database:
+            database.execute("CREATE TABLE IF NOT EXISTS service_facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            if self.born is not None:
+                database.execute("INSERT OR REPLACE INTO service_facts VALUES ('born', ?)", [str(self.born)])
         config = Config()
         config.SlurmGatewayBackend.db_url = f"sqlite:///{self.path}/gateway.sqlite"
         config.SlurmGatewayBackend.db_encrypt_keys = [KEY]

@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -188,6 +189,26 @@ def test_reconcile_tells_of_clusters_whose_job_is_gone(site, admin):
         assert site.cluster(name).is_active()
 
     site(test, reconcile_period=1000, running_period=1000)
+
+
+def test_jobs_of_clusters_from_before_the_database_came_are_left_to_the_operators(site, admin):
+    """A gateway that has lost its database, and is to get it back from a backup, must not end what is at work."""
+
+    async def test(site):
+        await site.kill()
+        (site.path / "gateway.sqlite").unlink()
+        site.born = None
+        site.batch.known["7"] = orphan("7")
+        await site.start()
+        now = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 1))
+        site.batch.known["8"] = replace(orphan("8"), submitted=now)
+        await until(lambda: site.batch.living() == ["7"])
+        await asyncio.sleep(0.3)
+        assert site.batch.living() == ["7"]
+        await admin(site, "reconcile")
+        assert site.batch.living() == []
+
+    site(test, orphan_age=-10)
 
 
 def test_an_orphan_that_cannot_be_cancelled_is_told(site, admin):

@@ -1,0 +1,116 @@
+"""What the service remembers is lost and comes back from a backup, while alice computes."""
+
+import json
+import os
+import subprocess
+
+import pytest
+import scenario
+from computation import Computation
+
+COMPUTATION = """
+import dask_gateway
+
+gw = dask_gateway.Gateway(auth="jupyterhub")
+cluster = gw.new_cluster(shutdown_on_close=False)
+cluster.scale(1)
+client = cluster.get_client()
+client.wait_for_workers(1)
+print("computing", cluster.name, flush=True)
+time.sleep(3600)
+"""
+CONNECT = """
+import dask_gateway
+gw = dask_gateway.Gateway(auth="jupyterhub")
+print([c.name for c in gw.list_clusters()])
+cluster = gw.connect("{}")
+print(cluster.get_client().submit(lambda: 6 * 7).result(timeout=60))
+cluster.scale(2)
+cluster.get_client().wait_for_workers(2, timeout=60)
+cluster.shutdown()
+"""
+WIPE = {
+    "hub": "systemctl stop jupyterhub && rm /var/lib/jupyterhub/jupyterhub.sqlite && systemctl start jupyterhub",
+    "gateway": "systemctl stop dask-gateway && rm /var/lib/dask-gateway/*.sqlite && systemctl start dask-gateway",
+    "controller": "systemctl stop slurmdbd && mariadb -e 'DROP DATABASE slurm_acct_db' && systemctl start slurmdbd",
+}
+
+
+@pytest.fixture
+def computation(token_file, no_clusters_left):
+    token_file("alice")
+    running = Computation("alice", COMPUTATION, timeout=600)
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def variables(tmp_path):
+    """Extra variables with a pair of keys, and folders of backups on the hosts that go afterwards."""
+    key = tmp_path / "key"
+    subprocess.run(["age-keygen", "-o", key], check=True, capture_output=True)
+    public = subprocess.run(["age-keygen", "-y", key], check=True, capture_output=True, text=True).stdout.strip()
+    path = tmp_path / "backup.json"
+    path.write_text(
+        json.dumps(
+            {
+                "backup_recipients": [public],
+                "backup_identity": key.read_text(),
+                "backup_keep": 2,
+                "backup_fetch_directory": str(tmp_path / "fetched"),
+            }
+        )
+    )
+    path.chmod(0o600)
+    yield path
+    for host in WIPE:
+        scenario.host(host).run("rm -rf /var/backups/dask-service")
+
+
+def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run one of the operators' playbooks."""
+    return subprocess.run(
+        ["ansible-playbook", "--inventory", scenario.INVENTORY, f"playbooks/{name}.yml", *arguments],
+        cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+
+
+def accounting_records() -> set[str]:
+    return set(scenario.host("controller").run("sacct -nXP -a -S 2020-01-01 -o JobID").stdout.split())
+
+
+def test_alices_token_and_her_running_cluster_come_back_from_a_backup(computation, login_python, variables, tmp_path):
+    assert login_python("alice", "").returncode == 0  # with the token that she goes on with
+    jobs = scenario.host("controller").check_output("squeue -h -u alice -o %i").split()
+    scenario.wait_until("her jobs are in the accounting", lambda: set(jobs) <= accounting_records())
+    backup = playbook("backup", "-e", f"@{variables}")
+    assert backup.returncode == 0, backup.stdout[-5000:]
+    (taken,) = (tmp_path / "fetched").iterdir()
+    assert sorted(p.name.partition(".")[0] for p in taken.iterdir()) == ["accounting", "gateway", "hub"]
+    key = json.loads(variables.read_text())["backup_identity"]
+    for secret in (*scenario.secrets()["vault_dask_gateway_database_keys"], key):
+        assert not [p for p in taken.iterdir() if secret.encode() in p.read_bytes()]
+
+    for host, command in WIPE.items():
+        scenario.host(host).check_output(command)
+    scenario.wait_until("the empty gateway is up", lambda: scenario.get("gateway", "/api/health").status_code == 200)
+    scenario.wait_until("the empty Hub is up", lambda: scenario.get("hub", "/hub/api/").status_code == 200)
+    lost = login_python("alice", CONNECT.format(computation.cluster))
+    assert lost.returncode != 0, "her token was to be unknown now"
+    assert not set(jobs) & accounting_records()
+
+    for host in WIPE:  # as on new hosts
+        scenario.host(host).check_output("rm -rf /var/backups/dask-service")
+    restore = playbook("restore", "-e", f"@{variables}", "-e", f"restore_set={taken.name}")
+    assert restore.returncode == 0, restore.stdout[-5000:]
+    assert key.splitlines()[-1] not in restore.stdout
+    found = login_python("alice", CONNECT.format(computation.cluster))
+    assert found.stdout.splitlines()[-2:] == [f"['{computation.cluster}']", "42"], found.stderr
+    assert set(jobs) <= accounting_records()
+    scenario.wait_until("no job is left", lambda: not scenario.jobs_of("alice"))
+
+    # She has stopped a cluster since: that would be lost
+    refused = playbook("restore", "-e", f"@{variables}", "-e", f"restore_set={taken.name}")
+    assert refused.returncode != 0
+    assert "restore_over_newer=true" in refused.stdout
+    assert "Stop what writes to it" not in refused.stdout

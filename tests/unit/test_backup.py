@@ -1,0 +1,163 @@
+"""Archives of what the service remembers: consistent, encrypted, and put back only as they were made."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import ansible.module_utils
+import pytest
+
+ROLE = Path(__file__).parents[2] / "roles/backup"
+
+ansible.module_utils.__path__.append(str(ROLE / "module_utils"))
+archive: ModuleType = importlib.import_module("ansible.module_utils.archive")
+
+KEY = b"a wide secret of the configuration"
+
+needs_age = pytest.mark.skipif(
+    shutil.which("age") is None, reason="age is not installed here; the service's tests use it"
+)
+
+
+@pytest.fixture
+def host(tmp_path):
+    """A host's files: a database that somebody writes to, configuration, a link."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/secret").write_bytes(KEY)
+    (tmp_path / "etc/secret").chmod(0o600)
+    (tmp_path / "env-1").mkdir()
+    (tmp_path / "env").symlink_to(tmp_path / "env-1")
+    writer = sqlite3.connect(tmp_path / "gateway.sqlite", isolation_level=None)
+    writer.execute("PRAGMA journal_mode=WAL")
+    writer.execute("CREATE TABLE clusters (name TEXT, start_time INTEGER)")
+    writer.execute("CREATE TABLE service_facts (name TEXT, value TEXT)")
+    writer.execute("INSERT INTO service_facts VALUES ('born', '1')")
+    writer.executemany("INSERT INTO clusters VALUES (?, ?)", [(f"c{i}", i * 1000) for i in range(1000)])
+    yield tmp_path
+    writer.close()
+
+
+def part_of(host, **changes):
+    return {
+        "name": "gateway", "databases": [str(host / "gateway.sqlite")], "files": [str(host / "etc")],
+        "links": [str(host / "env")], "mysql": "", **changes,
+    }  # fmt: skip
+
+
+def taken(host, recipients=(), **changes):
+    path = host / "backups/20260101T000000Z/gateway.tar.gz.age"
+    archive.create(path, part_of(host, **changes), list(recipients), {})
+    return path
+
+
+def clusters(path):
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("SELECT count(*) FROM clusters").fetchone()[0]
+    finally:
+        connection.close()
+
+
+def test_what_was_archived_comes_back_with_its_modes_and_what_was_there_stays_beside_it(host):
+    path = taken(host)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    database = host / "gateway.sqlite"
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{database}{suffix}").unlink()
+    sqlite3.connect(database).execute("CREATE TABLE clusters (name TEXT)").connection.close()
+    (host / "etc/secret").write_text("another")
+    (host / "etc/new").touch()
+    (host / "env").unlink()
+    with archive.opened(path, "") as (work, manifest):
+        archive.put_back(work, manifest, ["databases", "files", "links"], {str(database): "DELETE FROM service_facts"})
+    assert clusters(database) == 1000
+    assert sqlite3.connect(database).execute("SELECT count(*) FROM service_facts").fetchone() == (0,)
+    assert (host / "etc/secret").read_bytes() == KEY
+    assert stat.S_IMODE((host / "etc/secret").stat().st_mode) == 0o600
+    assert not (host / "etc/new").exists()
+    assert (host / "env").readlink() == host / "env-1"
+    (before,) = host.glob("gateway.sqlite.before-restore-*")
+    assert clusters(before) == 0
+    assert [p.name for p in path.parent.iterdir()] == [path.name], "nothing in the clear is left"
+
+
+def test_a_database_is_copied_as_it_is_at_one_moment_while_it_is_written_to(host):
+    program = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=30)\n"
+        "print('writing', flush=True)\n"
+        "while True:\n"
+        "    with c: c.executemany('INSERT INTO clusters VALUES (?, 1)', [('a',), ('b',)])\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", program, host / "gateway.sqlite"], stdout=subprocess.PIPE)
+    try:
+        writer.stdout.readline()
+        for _ in range(5):
+            with archive.opened(taken(host), "") as (_work, manifest):
+                (copy,) = manifest["databases"].values()
+                assert copy["rows"]["clusters"] % 2 == 0, "a transaction was cut in half"
+    finally:
+        writer.kill()
+        writer.communicate()
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_a_damaged_archive_is_refused(host, place):
+    path = taken(host)
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(archive.ArchiveError), archive.opened(path, ""):
+        pytest.fail("it was opened")
+
+
+def test_a_truncated_archive_is_refused(host):
+    path = taken(host)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(archive.ArchiveError), archive.opened(path, ""):
+        pytest.fail("it was opened")
+
+
+def test_a_damaged_database_is_not_archived(host):
+    bad = host / "bad.sqlite"
+    bad.write_bytes(b"SQLite format 3\0" + b"\0" * 5000)
+    with pytest.raises((archive.ArchiveError, sqlite3.DatabaseError)):
+        taken(host, databases=[str(bad)])
+    assert not list((host / "backups").rglob("*.age"))
+
+
+@needs_age
+def test_only_its_key_opens_an_archive_and_no_secret_is_in_the_clear(host):
+    keys = [subprocess.run(["age-keygen"], capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    public = [key.partition("public key: ")[2].split()[0] for key in keys]
+    path = taken(host, public[:1])
+    assert KEY not in path.read_bytes()
+    with archive.opened(path, keys[0]) as (work, _):
+        assert next(work.rglob("secret")).read_bytes() == KEY
+    for wrong, said in ((keys[1], "can't be opened"), ("", "no key to open it")):
+        with pytest.raises(archive.ArchiveError, match=said), archive.opened(path, wrong):
+            pytest.fail("it was opened")
+    with pytest.raises(archive.ArchiveError, match="did not encrypt"):
+        taken(host, ["age1nonsense"])
+
+
+def test_the_newest_writing_is_found_and_a_table_that_is_missing_knows_nothing(host):
+    questions = ["SELECT max(start_time) / 1000 FROM clusters", "SELECT max(x) FROM nonexistent"]
+    assert archive.newest(host / "gateway.sqlite", questions) == 999
+    assert archive.newest(host / "nonexistent.sqlite", questions) == 0
+
+
+def test_only_the_newest_sets_are_kept(tmp_path):
+    names = [f"2026010{i}T000000Z" for i in range(1, 6)]
+    for name in [*names, "notes"]:
+        (tmp_path / name).mkdir()
+    assert archive.prune(tmp_path, 2, dry=True) == names[:3]
+    assert archive.prune(tmp_path, 2) == names[:3]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [*names[3:], "notes"]
+    assert archive.prune(tmp_path, 0) == []
