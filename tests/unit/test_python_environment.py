@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import time
 from pathlib import Path
 from types import ModuleType
@@ -351,6 +352,25 @@ def test_a_release_that_is_no_longer_listed_keeps_its_link_for_its_days(environm
 def test_what_an_interrupted_build_or_removal_left_goes_at_once(environments):
     (environments / BUILD_1 / ".complete-111111111111").unlink()
     assert prune(environments).removed == [BUILD_1]
+
+
+def test_the_newest_of_each_name_stay_however_old_and_nothing_is_touched_that_is_not_named(environments):
+    strangers = ("other-123456789012", "jaspy-proxy-123456789012")
+    for number in range(3, 7):
+        build = environments / f"jaspy-{str(number) * 12}"
+        build.mkdir()
+        marker = build / f".complete-{str(number) * 12}"
+        marker.touch()
+        os.utime(marker, (number, number))
+    for name in strangers:
+        (environments / name).mkdir()
+    (environments / "dangling").symlink_to(environments / "nothing")
+    os.utime(environments / BUILD_1 / f".complete-{BUILD_1[-12:]}", (1, 1))
+    removed = prune(environments, names=["jaspy"], keep_newest=2, keep_days=0).removed
+    assert removed == [BUILD_1, "jaspy-333333333333", "jaspy-444444444444"]
+    assert sorted(path.name for path in environments.iterdir() if path.name != ".lock") == sorted(
+        ["dangling", "jaspy", BUILD_2, "jaspy-555555555555", "jaspy-666666666666", *strangers]
+    )
 
 
 def test_looking_only_changes_nothing(environments):

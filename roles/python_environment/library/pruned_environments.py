@@ -28,6 +28,8 @@ options:
   keep_days: {description: Days for which an environment without a link is kept., type: int, required: true}
   in_use: {description: Names of folders from which something runs., type: list, elements: str, default: []}
   unasked: {description: Hosts that were not asked what runs on them., type: list, elements: str, default: []}
+  names: {description: "The environments to look at; [] for all.", type: list, elements: str, default: []}
+  keep_newest: {description: How many of each name without a link stay however old they are., type: int, default: 0}
 """
 
 ARGUMENTS = {
@@ -37,6 +39,8 @@ ARGUMENTS = {
     "keep_days": {"type": "int", "required": True},
     "in_use": {"type": "list", "elements": "str", "default": []},
     "unasked": {"type": "list", "elements": "str", "default": []},
+    "names": {"type": "list", "elements": "str", "default": []},
+    "keep_newest": {"type": "int", "default": 0},
 }
 
 BUILD = re.compile(r"(?P<name>.+)-(?P<digest>[0-9a-f]{12})")
@@ -61,14 +65,21 @@ class Pruning:
         if not self.folder.is_dir():
             return
         with only_builder(self.folder):
-            links = [path for path in self.folder.iterdir() if path.is_symlink()]
+            names = self.arguments.get("names") or []
+            links = [path for path in self.folder.iterdir() if path.is_symlink() and (not names or path.name in names)]
             kept = {link.resolve() for link in links if link.name in self.arguments["keep"]}
-            for build in sorted(self.folder.iterdir()):
-                match = BUILD.fullmatch(build.name)
-                if not match or build.is_symlink() or not build.is_dir():
-                    continue
+            builds = [(build, BUILD.fullmatch(build.name)) for build in sorted(self.folder.iterdir())]
+            builds = [
+                (build, match)
+                for build, match in builds
+                if match and not build.is_symlink() and build.is_dir() and self.looks_at(match)
+            ]
+            newest = self.newest([(build, match) for build, match in builds if build.resolve() not in kept])
+            for build, match in builds:
                 if build.resolve() in kept:
                     self.unmark(build)
+                    continue
+                if build in newest:
                     continue
                 # A copy that is mounted there can't be written to
                 if not self.dry:
@@ -78,6 +89,21 @@ class Pruning:
             for link in links:
                 if link.name not in self.arguments["keep"] and not link.exists() and not self.dry:
                     link.unlink(missing_ok=True)
+
+    def looks_at(self, match: re.Match) -> bool:
+        """Whether an environment is one of those that are asked for."""
+        names = self.arguments.get("names") or []
+        return not names or match["name"] in names
+
+    def newest(self, builds: list[tuple[Path, re.Match]]) -> set[Path]:
+        """Those complete ones without a link that were built last: as many of each name as are kept."""
+        count = self.arguments.get("keep_newest") or 0
+        found: dict[str, list[tuple[float, Path]]] = {}
+        for build, match in builds:
+            marker = build / f".complete-{match['digest']}"
+            if marker.exists():
+                found.setdefault(match["name"], []).append((marker.stat().st_mtime, build))
+        return {build for of_name in found.values() for _, build in sorted(of_name, reverse=True)[:count]}
 
     def unmark(self, build: Path) -> None:
         """A link leads to it again."""
