@@ -52,6 +52,7 @@ def all_findings(inventory: Inventory, ansible_version: str) -> list[Finding]:
         *check_gateway_token(inventory),
         *check_gateway_operator(inventory),
         *check_authorities(inventory),
+        *check_firewall(inventory),
     ]
     # A placeholder is told as such; that it is no munge key as well helps nobody
     placeholders = {(f.file, f.subject) for f in found if PLACEHOLDER in f.sentence}
@@ -315,6 +316,20 @@ def check_authorities(inventory: Inventory) -> Iterator[Finding]:
             sentence = _authority_fault(Path(str(path)))
             if sentence:
                 yield inventory.finding(variables, "site_ca_certificates", f"{path} {sentence}")
+
+
+def check_firewall(inventory: Inventory) -> Iterator[Finding]:
+    """Rules that let no part of the service reach the others would cut it in two."""
+    for variables in inventory.as_role("firewall"):
+        if variables.get("firewall_enabled").value is not True:
+            continue
+        for name, whose in {
+            "firewall_service_networks": "the Hub's and the gateway's hosts",
+            "firewall_batch_networks": "the controller, the nodes and the hosts that submit jobs",
+        }.items():
+            if variables.get(name).value == []:
+                sentence = f"is empty, and firewall_enabled is true; write the addresses of {whose}"
+                yield inventory.finding(variables, name, sentence)
 
 
 def _authority_fault(path: Path) -> str | None:

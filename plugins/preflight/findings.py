@@ -54,5 +54,5 @@ def _how_to_begin(file: Path) -> str:
         return ""
     example = file.with_name(f"{file.name}.example")
     if example.exists():
-        return f" (does not exist yet: copy {example.name} to it and fill it in)"
+        return f" (does not exist yet: script/secrets makes it, or copy {example.name} to it and fill it in)"
     return " (does not exist yet)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -87,6 +88,16 @@ def group_name(value: str) -> str | None:
         return "must be the name of a group: lower-case letters, digits, - and _, at most 32"
     if value in SYSTEM_GROUPS:
         return f"must be a group of the directory made for this, not the system's group {value}"
+    return None
+
+
+def networks(value: list[str]) -> str | None:
+    """Networks as the firewall's rules have them."""
+    for network in value:
+        try:
+            ipaddress.ip_network(str(network))
+        except ValueError:
+            return f"has {network}, which is no network; write such as 10.0.0.0/24, 10.0.0.7 or fd00::/8"
     return None
 
 

@@ -240,6 +240,17 @@ FAULTS = {
     "the controller knows the gateway by another number": Fault(
         GATEWAY, {"dask_gateway_uid": 641}, "slurm_operators", "has another uid for dask-gateway than", CONTROLLER
     ),
+    # The firewall
+    "a firewall would cut the batch cluster off": Fault(
+        SITE,
+        {"firewall_enabled": True, "firewall_service_networks": ["10.0.0.4/31"]},
+        "firewall_batch_networks",
+        "is empty, and firewall_enabled is true; write the addresses of the controller, the nodes",
+        "group_vars/all/firewall.yml",
+    ),
+    "a network is none": Fault(
+        SITE, {"firewall_operators_networks": ["10.0.0.300"]}, "firewall_operators_networks", "10.0.0.300, which is no"
+    ),
     # Names and certificates
     "an address has a scheme": Fault(
         SITE, {"site_gateway_host": "https://dask.example.org"}, "site_gateway_host", "must be a host name"
@@ -425,7 +436,7 @@ def test_without_a_vault_every_secret_is_named_with_how_to_begin(copy, name: str
 
     assert {f.subject for f in found} == wanted
     assert {f.file for f in found} == {inventory / VAULT}
-    assert "copy vault.yml.example to it and fill it in" in report(found, inventory)
+    assert "script/secrets makes it, or copy vault.yml.example to it and fill it in" in report(found, inventory)
 
 
 @pytest.mark.parametrize("name", ["staging", "production"])
