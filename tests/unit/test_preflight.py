@@ -69,7 +69,7 @@ FAULTS = {
         DIRECTORY, {"directory_client_search_base": None}, "directory_client_search_base", "is empty; what to write"
     ),
     "a variable that all share is missing": Fault(
-        SITE, {"site_support_address": GONE}, "site_support_address", "is not defined; what to write: The mail address"
+        SITE, {"site_support_address": GONE}, "site_support_address", "is not defined; it must be a mail address"
     ),
     "a variable that others are made of is missing": Fault(
         SITE, {"site_domain": GONE}, "site_domain", "is not defined; what to write: The domain"

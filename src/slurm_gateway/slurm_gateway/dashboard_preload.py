@@ -24,6 +24,7 @@ from pathlib import Path
 
 from tornado import httputil
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
+from tornado.routing import PathMatches, RuleRouter
 
 HEADER = "X-Dask-Dashboard-Key"
 SESSION_HEADER = "X-Dask-Dashboard-Session"
@@ -168,6 +169,7 @@ async def _load_scheduler(scheduler, key):
     import distributed.dashboard.scheduler
 
     scheduler.http_application.add_handlers(".*$", handlers)
+    _mend_sitemap(scheduler.http_application)
     distributed.dashboard.scheduler.connect(scheduler.http_application, scheduler.http_server, scheduler)
     logger.info("The dashboard is loaded")
 
@@ -207,6 +209,38 @@ def _mended(path, handler, arguments):
             self.write(json.dumps(_with_text_keys(self.server.identity()), default=str))
 
     return path, Identity, arguments
+
+
+def _mend_sitemap(application):
+    """Dask's list of pages fails at bokeh's handler of static files, which has no folder of its own."""
+    from distributed.http.routing import DirectoryHandler
+
+    class Sitemap(DirectoryHandler):
+        def get(self):
+            found = set(_paths(self.application.default_router, set()))
+            for one in self.application.applications:
+                found.update(getattr(one, "app_paths", ()))
+            self.write({"paths": sorted(found)})
+
+    for rule in _rules(application.default_router, set()):
+        if rule.target is DirectoryHandler:
+            rule.target = Sitemap
+
+
+def _rules(router, seen):
+    seen.add(router)
+    for rule in router.rules:
+        if isinstance(rule.target, RuleRouter):
+            if rule.target not in seen:
+                yield from _rules(rule.target, seen)
+        else:
+            yield rule
+
+
+def _paths(router, seen):
+    for rule in _rules(router, seen):
+        if isinstance(rule.matcher, PathMatches):
+            yield rule.matcher.regex.pattern.rstrip("$")
 
 
 def _with_text_keys(value):
