@@ -45,6 +45,10 @@ def _matching(pattern: str, sentence: str) -> Check:
     return lambda answer: None if isinstance(answer, str) and re.fullmatch(pattern, answer) else sentence
 
 
+def _format(check: Callable[[str], str | None]) -> Check:
+    return lambda answer: check(answer) if isinstance(answer, str) else "must be a text"
+
+
 def number(answer: Any) -> str | None:
     """A count of something."""
     return (
@@ -89,7 +93,7 @@ _later = "; empty: later, by script/secrets"
 QUESTIONS = [
     Question("site_name", "The site's name as people know it", _text),
     Question("site_domain", "The domain that the service's addresses end in", _domain),
-    Question("site_support_address", "Mail address for users", _matching(r"[^@\s]+@[^@\s]+", "must be a mail address")),
+    Question("site_support_address", "Mail address for users, or a page", _format(formats.support_address)),
     Question("site_accounts_apply_url", "Address at which users apply for access", _address),
     Question("site_home_directory", "Folder of the users' homes, shared by the hosts", _folder, "/home/users"),
     Question("site_software_directory", "Folder for the software environments", _folder, "/apps/jasmin"),
@@ -101,7 +105,7 @@ QUESTIONS = [
     Question("directory_client_uri", "The directory", _matching(r"ldaps?://\S+", "must begin with ldaps:// or ldap://")),
     Question("directory_client_search_base", "Where users and groups are in it, such as dc=example,dc=org", _text),
     Question("directory_client_bind_dn", "As whom it is read", _text),
-    Question("users_group", "Group of the directory whose members may use the service", formats.group_name, "dask"),
+    Question("users_group", "Group of the directory that may use the service", _format(formats.group_name), "dask"),
     Question("accounts_check_portal_url", "Accounts portal; empty: the group decides alone", _optional(_address), ""),
     Question("accounts_check_client_id", "This service's OAuth2 client at the portal", _name, "dask-gateway"),
     Question("batch_cluster", f"The batch cluster: {OURS} (to be installed) or {SITES}",

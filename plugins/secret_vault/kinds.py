@@ -80,6 +80,7 @@ KINDS = {
     ),
     "slurm_munge_key": MUNGE_KEY,
     "directory_client_bind_password": Kind("the password of directory_client_bind_dn, from the directory's operators"),
+    "dask_gateway_canary_token": Kind("the token that the canary user has made at /hub/token"),
     "accounts_check_client_secret": Kind(
         "the secret that the accounts portal's operators gave for accounts_check_client_id"
     ),
