@@ -1,0 +1,70 @@
+"""A node leaves the batch cluster and comes back, while alice computes."""
+
+import os
+import subprocess
+
+import pytest
+import scenario
+from computation import Computation
+
+COMPUTATION = """
+import time
+import dask_gateway
+
+gw = dask_gateway.Gateway(auth="jupyterhub")
+cluster = gw.new_cluster(shutdown_on_close=False)
+cluster.scale(1)
+client = cluster.get_client()
+client.wait_for_workers(1)
+print("computing", cluster.name, flush=True)
+while True:
+    print("result", client.submit(lambda: time.sleep(1) or 6 * 7, pure=False).result(), flush=True)
+"""
+
+
+@pytest.fixture
+def computation(token_file, no_clusters_left):
+    token_file("alice")
+    running = Computation("alice", COMPUTATION, timeout=900)
+    yield running
+    running.end()
+
+
+def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run one of the operators' playbooks."""
+    return subprocess.run(
+        ["ansible-playbook", "--inventory", scenario.INVENTORY, f"playbooks/{name}.yml", *arguments],
+        cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+
+
+def state_of(node: str) -> str:
+    return scenario.host("controller").check_output("sinfo -h -n %s -o %%T", node).splitlines()[0]
+
+
+@pytest.mark.skipif(not os.environ.get("DASK_SERVICE_ALL"), reason="looks at every host; runs with script/test --all")
+def test_a_busy_node_stays_and_an_idle_one_leaves_and_comes_back(computation):
+    controller = scenario.host("controller")
+    busy = set(controller.check_output("squeue -h -u alice -o %%N").split())
+    (idle,) = {"node1", "node2"} - busy  # a small cluster fits on one
+    (busy,) = busy
+
+    refused = playbook("remove-node", "-e", f"node={busy}", "-e", "remove_node_minutes=0.1")
+    assert refused.returncode != 0
+    assert f"{busy} was not removed and takes jobs again" in refused.stdout
+    assert "alice" in refused.stdout
+    assert state_of(busy) == "mixed"
+
+    gone = playbook("remove-node", "-e", f"node={idle}", "-e", "remove_node_minutes=1")
+    assert gone.returncode == 0, gone.stdout[-4000:]
+    try:
+        assert state_of(idle) == "drained"
+        assert not scenario.host(idle).service("slurmd").is_running
+        again = playbook("remove-node", "-e", f"node={idle}")
+        assert "changed=0" in again.stdout, again.stdout[-4000:]
+        assert "changed=1" not in again.stdout
+    finally:
+        back = playbook("add-node", "-e", f"node={idle}")
+    assert back.returncode == 0, back.stdout[-4000:]
+    assert state_of(idle) == "idle"
+    assert computation.line("result") == "42"
