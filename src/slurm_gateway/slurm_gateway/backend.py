@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import ipaddress
 import json
 import math
@@ -719,14 +720,22 @@ class SlurmGatewayBackend(SlurmBackend):
                 "dask.crt": cluster.tls_cert.decode("utf8"),
                 "dask.pem": cluster.tls_key.decode("utf8"),
                 "dask.token": cluster.token,
-                PRELOAD.name: PRELOAD.read_text(),
-                PROGRAM.name: PROGRAM.read_text(),
                 SCHEDULER_FILE: "",
+                **self.programs(cluster),
             }
-            if self.dashboards:
-                request["files"][DASHBOARD_PRELOAD.name] = DASHBOARD_PRELOAD.read_text()
-                request["files"][dashboards.KEY_FILE] = dashboards.key_of(cluster)
         return request
+
+    def programs(self, cluster):
+        """What a cluster's jobs run or import from its folder, besides its keys."""
+        files = {path.name: path.read_text() for path in (PRELOAD, PROGRAM)}
+        if self.dashboards:
+            files[DASHBOARD_PRELOAD.name] = DASHBOARD_PRELOAD.read_text()
+            files[dashboards.KEY_FILE] = dashboards.key_of(cluster)
+        return files
+
+    def programs_digest(self, cluster):
+        """By which it is known whether a cluster's folder has the programs of this release."""
+        return hashlib.sha256(json.dumps(self.programs(cluster), sort_keys=True).encode("utf8")).hexdigest()[:12]
 
     async def do_as_user(self, user, action, **request):
         """One request to the launcher, run by sudo as the user."""
@@ -776,7 +785,14 @@ class SlurmGatewayBackend(SlurmBackend):
     async def submit(self, cluster, workers, batch):
         """Submit one or many workers, and answer with the id of the job."""
         request = self.job_request(cluster, workers) | {"batch": batch}
+        digest = self.programs_digest(cluster)
+        if cluster.state.get("programs") != digest:
+            # It was made before an upgrade: this release's workers need this release's programs
+            request["files"] = self.programs(cluster)
         answer = await self._submit(cluster, f"{len(workers)} workers", request)
+        if "files" in request:
+            live = self.db.get_cluster(cluster.name)
+            self.db.update_cluster(live, state={**live.state, "programs": digest})
         return answer["job"]
 
     async def submit_scheduler(self, cluster, workers):
@@ -850,7 +866,11 @@ class SlurmGatewayBackend(SlurmBackend):
             )
         else:
             self._doubtful.discard(cluster.name)
-            self.db.update_cluster(cluster, status=JobStatus.SUBMITTED, state={**cluster.state, "job_id": job_id})
+            self.db.update_cluster(
+                cluster,
+                status=JobStatus.SUBMITTED,
+                state={**cluster.state, "job_id": job_id, "programs": self.programs_digest(cluster)},
+            )
             if "job" in fate:
                 self._record_submitted(workers, fate["job"])
             elif "error" in fate and not fate.get("temporary"):

@@ -66,6 +66,23 @@ def test_the_default_environment_is_loaded_where_the_user_has_none(site):
     assert "eval -- 'module load jaspy'\n" in site(test)["script"]
 
 
+def test_workers_of_a_cluster_from_before_an_upgrade_bring_the_programs_that_they_need_once(site):
+    async def test(site):
+        name = await site.running()
+        cluster = site.cluster(name)
+        site.backend.db.update_cluster(
+            cluster, state={"job_id": cluster.state["job_id"]}
+        )  # as a release before wrote it
+        for count in (1, 2):
+            await site.heartbeat(name, count=count)
+            await until(lambda count=count: len(site.workers(name, "SUBMITTED")) == count)
+        return site.batch.submissions()
+
+    _, first, second = site(test)
+    assert set(first["files"]) == {"gateway_job.py", "gateway_preload.py"}, "the address and the keys stay"
+    assert "files" not in second
+
+
 def test_workers_are_submitted_with_one_sbatch(site, batch):
     async def test(site):
         name = await site.running(worker_cores=2, worker_memory=1.5, time_limit="10h")
