@@ -67,6 +67,10 @@ class PortalControl:
         """Change the client: id, secret, scopes; token_lifetime."""
         self._do("PUT", "client/", **values)
 
+    def claim(self, user: str, **claims: Any) -> None:
+        """Say this of a user to services that sign people in."""
+        self._do("PUT", "claims/", user=user, claims=claims)
+
     def requests(self) -> dict:
         """How many requests there were, by address and user."""
         return self._do("GET", "requests/")

@@ -14,6 +14,13 @@ from portal_control import CATEGORY, SERVICE, PortalControl
 SHARED = Path(__file__).resolve().parents[2] / "molecule/shared"
 SCOPE = "jasmin.services.userservices.all:read"
 CLIENT = {"id": "dask-gateway", "secret": "the-client's-secret+/= %", "scopes": [SCOPE]}
+SIGN_IN_CLIENT = {
+    "id": "notebooks",
+    "secret": "the-other-client's-secret-of-some-length",
+    "scopes": ["openid", "profile", "groups"],
+    "redirect_uris": ["https://notebooks.lotus.test/hub/oauth_callback"],
+    "post_logout_redirect_uris": ["https://notebooks.lotus.test/hub/login"],
+}
 
 
 class StandIn:
@@ -51,6 +58,7 @@ class StandIn:
                     "database": str(folder / "portal.sqlite"),
                     "time_zone": "Europe/London",
                     "client": CLIENT,
+                    "sign_in_client": SIGN_IN_CLIENT,
                     "users": users,
                     "services": [{"category": CATEGORY, "name": SERVICE, "summary": "Dask clusters"}],
                     "grants": [

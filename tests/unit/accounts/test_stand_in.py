@@ -1,12 +1,15 @@
 """The stand-in portal behaves like a portal, and misbehaves when told to. Its contract is tested in tests/contract."""
 
+import base64
+import hashlib
 import re
 import time
 from datetime import date, timedelta
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
-from stand_in import CLIENT, SCOPE
+from stand_in import CLIENT, SCOPE, SIGN_IN_CLIENT
 
 TODAY = date.today()
 
@@ -209,3 +212,109 @@ def test_bob_cannot_grant_it_to_himself(portal, ask):
     with pytest.raises(requests.HTTPError, match="403"):
         bob.fill_in("/services/", f"/requests/{number}/", grant="", expires=str(TODAY))
     assert ask("bob").json() == []
+
+
+VERIFIER = "a verifier of the length that it must have, which is 43 to 128"
+CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode().rstrip("=")
+
+
+def authorize(person: Person, **changes: str | None) -> requests.Response:
+    """Be sent by a service to the page that signs people in."""
+    asked = {
+        "response_type": "code",
+        "client_id": SIGN_IN_CLIENT["id"],
+        "redirect_uri": SIGN_IN_CLIENT["redirect_uris"][0],
+        "scope": "openid profile groups",
+        "state": "the-state",
+        "code_challenge": CHALLENGE,
+        "code_challenge_method": "S256",
+    }
+    url = f"{person.url}/oauth/authorize/"
+    return person.browser.get(url, params=asked | changes, timeout=10, allow_redirects=False)
+
+
+def exchange(portal, session, answer: requests.Response, **changes: str) -> requests.Response:
+    """Be the service, and give the code for a token."""
+    returned = parse_qs(urlsplit(answer.headers["Location"]).query)
+    assert returned["state"] == ["the-state"]
+    form = {
+        "grant_type": "authorization_code",
+        "code": returned["code"][0],
+        "redirect_uri": SIGN_IN_CLIENT["redirect_uris"][0],
+        "client_id": SIGN_IN_CLIENT["id"],
+        "client_secret": SIGN_IN_CLIENT["secret"],
+        "code_verifier": VERIFIER,
+    }
+    return session.post(f"{portal.url}/oauth/token/", data=form | changes, timeout=10)
+
+
+def claims(portal, session, token: requests.Response) -> dict:
+    headers = {"Authorization": f"Bearer {token.json()['access_token']}"}
+    answer = session.get(f"{portal.url}/oauth/userinfo/", headers=headers, timeout=10)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def test_alice_signs_in_for_a_service_which_learns_her_name_and_the_services_she_holds(portal, session):
+    token = exchange(portal, session, authorize(Person(portal, "alice")))
+    said = claims(portal, session, token)
+    assert (said["preferred_username"], said["groups"]) == ("alice", ["dask"])
+    portal.control.claim("alice", preferred_username="root")
+    assert claims(portal, session, token)["preferred_username"] == "root"
+
+
+def test_the_portal_tells_its_addresses_as_providers_of_openid_connect_do(portal, session):
+    said = session.get(f"{portal.url}/oauth/.well-known/openid-configuration", timeout=10).json()
+    names = {"authorization": "authorize", "token": "token", "userinfo": "userinfo", "end_session": "logout"}
+    assert {name: said[f"{name}_endpoint"] for name in names} == {
+        name: f"{portal.url}/oauth/{path}/" for name, path in names.items()
+    }
+
+
+def test_who_is_not_signed_in_is_asked_to_and_comes_back(portal):
+    person = Person(portal, "alice")
+    person.browser.cookies.clear()
+    form = authorize(person)
+    assert form.headers["Location"].startswith("/accounts/login/?next=/oauth/authorize/")
+
+
+@pytest.mark.parametrize(
+    "address", ["https://notebooks.lotus.test/hub/elsewhere", "https://evil.test/hub/oauth_callback"]
+)
+def test_nobody_is_sent_to_an_address_that_is_not_the_services(portal, address):
+    answer = authorize(Person(portal, "alice"), redirect_uri=address)
+    assert (answer.status_code, answer.headers.get("Location")) == (400, None)
+
+
+def test_a_service_must_prove_that_it_is_the_one_that_asked(portal, session):
+    alice = Person(portal, "alice")
+    refused = authorize(alice, code_challenge=None, code_challenge_method=None)
+    assert "error=invalid_request" in refused.headers["Location"]
+    for changes in (
+        {"code_verifier": VERIFIER[::-1]},
+        {"client_secret": "wrong"},
+        {"redirect_uri": "https://evil.test/"},
+    ):
+        answer = exchange(portal, session, authorize(alice), **changes)
+        assert answer.status_code in (400, 401), changes
+    code = authorize(alice)
+    assert exchange(portal, session, code).status_code == 200
+    assert exchange(portal, session, code).status_code == 400, "a code is good once"
+
+
+def test_signing_out_of_a_service_ends_the_session_here_when_its_user_says_so(portal):
+    alice = Person(portal, "alice")
+    back = SIGN_IN_CLIENT["post_logout_redirect_uris"][0]
+    page = f"/oauth/logout/?client_id={SIGN_IN_CLIENT['id']}&post_logout_redirect_uri={back}"
+    csrf = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', alice.read(page))[1]
+    assert authorize(alice).headers["Location"].startswith(SIGN_IN_CLIENT["redirect_uris"][0]), "nothing has ended yet"
+    form = {
+        "allow": "yes",
+        "client_id": SIGN_IN_CLIENT["id"],
+        "post_logout_redirect_uri": back,
+        "csrfmiddlewaretoken": csrf,
+    }
+    headers = {"Referer": alice.url + page}
+    answer = alice.browser.post(alice.url + page, form, headers=headers, timeout=10, allow_redirects=False)
+    assert answer.headers["Location"] == back
+    assert authorize(alice).headers["Location"].startswith("/accounts/login/")

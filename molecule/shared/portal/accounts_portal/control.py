@@ -14,6 +14,7 @@
 ``DELETE grants/``          forget them, as if they had never been
 ``DELETE tokens/``          every token that was issued is refused from now on
 ``PUT    client/``          ``{"id": …, "secret": …, "scopes": […]}``, and perhaps ``token_lifetime`` in seconds
+``PUT    claims/``          ``{"user": …, "claims": {…}}``: what is said of a user to services that sign people in
 ==========================  ========================================================================================
 """
 
@@ -29,6 +30,7 @@ from oauth2_provider.models import AccessToken
 from oauth2_provider.settings import oauth2_settings
 
 from accounts_portal import seed
+from accounts_portal.claims import overrides
 from accounts_portal.faults import faults
 from accounts_portal.models import Grant
 
@@ -60,6 +62,7 @@ def reset() -> None:
     """Bring everything back to the site's file."""
     faults.clear()
     faults.counts.clear()
+    overrides.clear()
     oauth2_settings.reload()
     seed.seed()
 
@@ -105,6 +108,11 @@ def set_client(*, token_lifetime: int | None = None, **client) -> None:
         oauth2_settings.ACCESS_TOKEN_EXPIRE_SECONDS = token_lifetime
 
 
+def set_claims(*, user: str, claims: dict) -> None:
+    """Say this of a user, whatever is true."""
+    overrides[user] = claims
+
+
 def add_service(**service) -> None:
     """Add a service."""
     seed.add_service(**service)
@@ -123,4 +131,5 @@ urlpatterns = [
     path("grants/", control(POST=add_grant, PATCH=change_grants, DELETE=delete_grants)),
     path("tokens/", control(DELETE=forget_tokens)),
     path("client/", control(PUT=set_client)),
+    path("claims/", control(PUT=set_claims)),
 ]

@@ -21,6 +21,7 @@ def seed() -> None:
     for grant in settings.SITE["grants"]:
         add_grant(**grant)
     set_client(**settings.SITE["client"])
+    set_sign_in_client(**settings.SITE["sign_in_client"])
 
 
 @transaction.atomic
@@ -66,5 +67,31 @@ def set_client(id: str, secret: str, scopes: list[str]) -> None:
             "hash_client_secret": False,
         },
     )
+    set_scopes(client, scopes)
+
+
+def set_sign_in_client(
+    id: str, secret: str, scopes: list[str], redirect_uris: list[str], post_logout_redirect_uris: list[str]
+) -> None:
+    """Have this one client that people sign in for, without being asked whether it may know who they are."""
+    client, _ = Application.objects.update_or_create(
+        client_id=id,
+        defaults={
+            "name": "Notebook service",
+            "client_type": Application.CLIENT_CONFIDENTIAL,
+            "authorization_grant_type": Application.GRANT_AUTHORIZATION_CODE,
+            "client_secret": secret,
+            "hash_client_secret": False,
+            "algorithm": Application.HS256_ALGORITHM,
+            "skip_authorization": True,
+            "redirect_uris": " ".join(redirect_uris),
+            "post_logout_redirect_uris": " ".join(post_logout_redirect_uris),
+        },
+    )
+    set_scopes(client, scopes)
+
+
+def set_scopes(client: Application, scopes: list[str]) -> None:
+    """Let a client have these scopes and no others."""
     client.allowed_scopes.all().delete()
     ClientScope.objects.bulk_create(ClientScope(client=client, scope=scope) for scope in scopes)

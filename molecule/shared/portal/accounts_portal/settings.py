@@ -81,6 +81,13 @@ OAUTH2_PROVIDER = {
     "SCOPES": {
         "jasmin.services.userservices.all:read": "Read the services of all users",
         "jasmin.services.userservices.all:write": "Change the services of all users",
+        "openid": "Know who you are",
+        "profile": "Know your name",
+        "groups": "Know which services you hold",
     },
     "SCOPES_BACKEND_CLASS": "accounts_portal.scopes.ClientScopes",
+    "OAUTH2_VALIDATOR_CLASS": "accounts_portal.claims.ClaimsValidator",
+    "PKCE_REQUIRED": True,
+    "OIDC_ENABLED": True,
+    "OIDC_RP_INITIATED_LOGOUT_ENABLED": True,
 }

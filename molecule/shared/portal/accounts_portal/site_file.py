@@ -6,6 +6,8 @@
 ``database``            path of the SQLite file
 ``time_zone``           in which a date ends
 ``client``              ``id``, ``secret`` and ``scopes`` of the one client that may ask
+``sign_in_client``      ``id``, ``secret`` and ``scopes`` of the one client that signs people in here, the
+                        ``redirect_uris`` and ``post_logout_redirect_uris`` to which they may come back
 ``users``               each ``name``, ``password`` and perhaps ``full_name``
 ``services``            each ``category``, ``name`` and perhaps ``summary``, ``hidden``, ``disabled``
 ``grants``              each ``user``, ``category``, ``service`` and perhaps ``role`` (USER), ``days`` (365)
