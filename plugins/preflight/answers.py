@@ -23,6 +23,8 @@ FORMATS = {
     "jupyterhub_cookie_secret": formats.hexadecimal_64,
     "jupyterhub_crypt_key": formats.hexadecimal_64,
     "jupyterhub_proxy_auth_token": formats.token,
+    "jupyterhub_memory_limit": formats.memory,
+    "jupyterhub_profiles": formats.profiles,
     "dask_gateway_jupyterhub_api_token": formats.token,
     "dask_gateway_proxy_token": formats.token,
     "dask_gateway_database_keys": formats.database_keys,

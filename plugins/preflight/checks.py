@@ -14,12 +14,17 @@ from preflight import formats
 from preflight.answers import answer_findings, missing, strings, well_formed
 from preflight.findings import Finding
 from preflight.inventory import Inventory
+from preflight.options import description
 
 # What the example vaults hold where a secret belongs
 PLACEHOLDER = "CHANGE ME"
 
 # Variables that belong to the whole service: every host that has one has the same
 SAME_EVERYWHERE = {"slurm_munge_key", "slurm_cluster_name", "slurm_controller_host"}
+
+# What the Hub must be told for sign-in at a provider
+OAUTH_ADDRESSES = ("jupyterhub_oauth_authorize_url", "jupyterhub_oauth_token_url", "jupyterhub_oauth_user_info_url")
+OAUTH_CLIENT = ("jupyterhub_oauth_client_id", "jupyterhub_oauth_client_secret")
 
 # The system user that the role dask_gateway makes
 GATEWAY_USER = "dask-gateway"
@@ -49,6 +54,7 @@ def all_findings(inventory: Inventory, ansible_version: str) -> list[Finding]:
         *check_unknown_variables(inventory),
         *check_agreement(inventory),
         *check_certificates(inventory),
+        *check_sign_in(inventory),
         *check_gateway_token(inventory),
         *check_gateway_operator(inventory),
         *check_authorities(inventory),
@@ -267,6 +273,31 @@ def check_certificates(inventory: Inventory) -> Iterator[Finding]:
                 variables,
                 "tls_frontend_private_key",
                 "is not the key of tls_frontend_certificate; write the one it was made with",
+            )
+
+
+def check_sign_in(inventory: Inventory) -> Iterator[Finding]:
+    """A Hub whose users sign in at a provider knows the provider's addresses, and is known there."""
+    for variables in inventory.as_role("jupyterhub"):
+        if variables.text("jupyterhub_authentication") != "oauth":
+            continue
+        for name in (*OAUTH_ADDRESSES, *OAUTH_CLIENT):
+            value = variables.get(name)
+            if value.usable and not value.value:
+                option = inventory.project.options[name]
+                yield inventory.finding(
+                    variables,
+                    name,
+                    f"is empty, and jupyterhub_authentication is oauth; what to write: {description(option)}",
+                )
+        for name in (*OAUTH_ADDRESSES, "jupyterhub_oauth_logout_url"):
+            sentence = formats.https_address(variables.text(name)) if variables.text(name) else None
+            if sentence:
+                yield inventory.finding(variables, name, sentence)
+        scopes = well_formed(inventory, variables, "jupyterhub_oauth_scopes")
+        if scopes == []:
+            yield inventory.finding(
+                variables, "jupyterhub_oauth_scopes", "is empty; write at least openid, and what covers the claims"
             )
 
 

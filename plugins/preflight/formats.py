@@ -8,6 +8,7 @@ import ipaddress
 import re
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -36,6 +37,16 @@ def image(value: str) -> str | None:
     """An image that browsers show, by its name."""
     if value and not re.fullmatch(r"/.+\.(svg|png|jpe?g|webp)", value):
         return "must be the absolute path of a file in SVG, PNG, JPEG or WebP, whose name ends so"
+    return None
+
+
+def https_address(value: str) -> str | None:
+    """An address to which a secret or a person's password may go."""
+    address = urlsplit(value)
+    if address.scheme != "https" or not address.hostname:
+        return "must be a whole address that begins with https://"
+    if address.query or address.fragment or address.username:
+        return "must be an address without ?, # and user"
     return None
 
 
@@ -98,6 +109,28 @@ def networks(value: list[str]) -> str | None:
             ipaddress.ip_network(str(network))
         except ValueError:
             return f"has {network}, which is no network; write such as 10.0.0.0/24, 10.0.0.7 or fd00::/8"
+    return None
+
+
+def memory(value: str) -> str | None:
+    """A size as JupyterHub reads it, or no limit."""
+    if value and not re.fullmatch(r"[0-9]+(\.[0-9]+)?[KMGT]", value):
+        return "must be a number with K, M, G or T, such as 8G"
+    return None
+
+
+def profiles(value: list[dict[str, Any]]) -> str | None:
+    """Sizes of servers that users can tell apart, and that can be had."""
+    names = [profile["name"] for profile in value]
+    for profile in value:
+        name = profile["name"]
+        if names.count(name) > 1:
+            return f"has {name} twice; write another name"
+        fault = memory(profile["memory"])
+        if fault:
+            return f"the memory of {name} {fault}"
+        if profile["cores"] <= 0:
+            return f"the cores of {name} must be more than 0"
     return None
 
 

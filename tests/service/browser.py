@@ -23,7 +23,10 @@ def chromium() -> Iterator[Browser]:
     assert program, "chromium is missing: script/test service installs it, or apt-get install chromium libatomic1"
     names = {"hub": "site_notebook_host", "gateway": "site_gateway_host"}
     ports = {name: scenario.published_url(name).rpartition(":")[2] for name in names}
-    rules = ", ".join(f"MAP {scenario.site()[names[name]]}:443 127.0.0.1:{port}" for name, port in ports.items())
+    addresses = {scenario.site()[names[name]]: f"127.0.0.1:{port}" for name, port in ports.items()}
+    # The site's own host publishes nothing; this machine reaches it by Docker's bridge
+    addresses[f"accounts.{scenario.site()['site_domain']}"] = f"{scenario.address('site')}:443"
+    rules = ", ".join(f"MAP {name}:443 {address}" for name, address in addresses.items())
     # Whatever proxy this machine has, the service is here
     environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     with sync_playwright() as playwright:
@@ -68,6 +71,13 @@ class Person:
         page.fill("#username_input", self.name)
         page.fill("#password_input", scenario.passwords()[self.name])
         page.click("#login_submit")
+
+    def fill_in_at_portal(self, page: Page) -> None:
+        """Sign in on the accounts portal's page, and come back to the Hub's."""
+        page.fill("#id_username", self.name)
+        page.fill("#id_password", scenario.passwords()[self.name])
+        page.get_by_role("main").get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{self.hub}/**")
 
     def status(self, page: Page, path: str) -> int:
         """The status that a request of an open page's own script gets."""

@@ -82,6 +82,13 @@ def published_url(host: str) -> str:
     return f"https://localhost:{out.splitlines()[0].rpartition(':')[2]}"
 
 
+def address(host: str) -> str:
+    """Address of a host in the copy's network."""
+    template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    inspect = ["docker", "inspect", "--format", template, f"{PREFIX}-{host}"]
+    return subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def ca() -> str:
     """Path of the scenario's certificate authority."""
     return str(STATE / "ca/ca.crt")

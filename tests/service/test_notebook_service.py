@@ -4,7 +4,7 @@ import json
 
 import pytest
 import scenario
-from hub_client import HubUser, SignInRefusedError
+from hub_client import HubUser, SignInRefusedError, trusting
 
 HOME = scenario.site()["site_home_directory"]
 
@@ -103,3 +103,107 @@ for line in open("/proc/net/tcp").read().splitlines()[1:]:
     answers = scenario.as_user("hub", "bob", f"python3 - <<'E'\n{program}\nE").stdout.splitlines()
     assert any(line.endswith("/user/alice/api/kernels 403") for line in answers)
     assert [line for line in answers if line.endswith(" 200")] == []
+
+
+# -- accounts with which something is wrong ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def local_user(hub_url):
+    """``local_user("--shell=/bin/sh")``: somebody who has signed in, with an account of the hub's host alone."""
+    hub = scenario.host("hub")
+
+    def make(*options: str) -> HubUser:
+        hub.check_output(
+            f"useradd --uid 29999 --gid nogroup --create-home --home-dir /var/tmp/dora {' '.join(options)} dora"
+            " && echo dora:right | chpasswd"
+        )
+        dora = HubUser(hub_url, scenario.ca(), "dora", "right")
+        dora.sign_in()
+        return dora
+
+    yield make
+    hub.run("userdel dora; rm -rf /var/tmp/dora")
+
+
+def test_a_user_whose_shell_is_nologin_reads_so(local_user):
+    dora = local_user("--shell=/usr/sbin/nologin")
+    with pytest.raises(RuntimeError, match=r"not for interactive use \(its login shell is /usr/sbin/nologin\)"):
+        dora.start_server()
+
+
+def test_a_user_whom_the_directory_has_forgotten_reads_so(local_user):
+    dora = local_user()
+    scenario.host("hub").check_output("userdel dora")
+    with pytest.raises(RuntimeError, match=r"knows no account named dora\. .* write to support@"):
+        dora.start_server()
+
+
+@pytest.mark.parametrize("name", ["mallory", "root", "alice\0", "../alice", "a" * 300])
+def test_a_name_that_is_no_users_reads_what_a_wrong_password_does(hub_url, name):
+    with pytest.raises(SignInRefusedError, match="Invalid username or password"):
+        HubUser(hub_url, scenario.ca(), name, "whatever").sign_in()
+
+
+@pytest.fixture
+def carols_home_is_full(carol_without_a_server):
+    """A small file system over her home folder on the hub's host, and no byte of it is free."""
+    hub = scenario.host("hub")
+    hub.check_output(
+        f"mount -t tmpfs -o size=64k,mode=700,uid=carol tmpfs {HOME}/carol && "
+        f"runuser -u carol -- sh -c 'cat /dev/zero > {HOME}/carol/zeros'; test -s {HOME}/carol/zeros"
+    )
+    yield carol_without_a_server
+    carol_without_a_server.stop_server()
+    hub.check_output(f"umount {HOME}/carol")
+
+
+def test_a_user_whose_home_folder_is_full_has_a_server_to_delete_with_and_reads_why_nothing_is_saved(
+    carols_home_is_full,
+):
+    carol = carols_home_is_full
+    carol.start_server()
+    files = f"{carol.server_url}/api/contents"
+    notebook = {"type": "notebook", "content": {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}}
+    refused = carol.api.put(f"{files}/analysis.ipynb", json=notebook, timeout=30)
+    assert refused.status_code == 507
+    assert refused.json()["message"] == (
+        "Your home folder is full (No space left on device), and nothing was saved. "
+        "Delete what you no longer need, then save again."
+    )
+    carol.api.delete(f"{files}/zeros", timeout=30).raise_for_status()
+    assert carol.api.put(f"{files}/analysis.ipynb", json=notebook, timeout=30).status_code in (200, 201)
+
+
+def test_a_server_that_finds_no_space_to_start_is_told_so(carol_without_a_server):
+    """As with a quota, which containers have none of: the words that Linux has for it."""
+    settings = f"{HOME}/carol/.jupyter/jupyter_server_config.py"
+    program = "import errno, os; raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), '/home/users/carol/.jupyter')"
+    scenario.put_file("hub", "carol", settings, f"import os, sys\ntry:\n    {program}\nexcept OSError as error:\n"
+                      "    print(error, flush=True)\n    os._exit(1)\n")  # fmt: skip
+    with (
+        scenario.removed_after("hub", settings),
+        pytest.raises(RuntimeError, match=r"found no space .*Disk quota exceeded.*Delete what you no longer need"),
+    ):
+        carol_without_a_server.start_server()
+
+
+def test_signing_out_ends_the_sessions_of_the_hub_and_of_the_server(alices_server, hub_url):
+    alice = HubUser(hub_url, scenario.ca(), "alice", scenario.passwords()["alice"])
+    alice.sign_in()
+    alice.browser.get(f"{alice.server_url}/lab", timeout=30).raise_for_status()
+    copied = trusting(scenario.ca())
+    copied.cookies.update(alice.browser.cookies)
+    status = f"{alice.server_url}/api/status"
+    assert copied.get(status, timeout=30).ok
+    assert copied.get(f"{hub_url}/hub/home", timeout=30).url == f"{hub_url}/hub/home"
+
+    alice.browser.get(f"{hub_url}/hub/logout", timeout=30).raise_for_status()
+    assert "/hub/login" in copied.get(f"{hub_url}/hub/home", timeout=30).url
+    scenario.wait_until("the server asks who it is", lambda: not copied.get(status, timeout=30).ok, timeout=20)
+    assert alices_server.server_answers(), "what is no session goes on"
+
+
+def test_servers_with_names_are_not_offered(alice):
+    answer = alice.api.post(f"{alice.url}/hub/api/users/alice/servers/second", timeout=30)
+    assert (answer.status_code, answer.json()["message"]) == (400, "Named servers are not enabled.")

@@ -29,6 +29,24 @@ COMMON_HUB = "group_vars/jupyterhub/00-common.yml"
 HOSTS = "hosts.yml"
 GROUPS = "all.children"
 
+# Sign-in at a provider, as a site would write it
+OAUTH = {
+    "jupyterhub_authentication": "oauth",
+    "jupyterhub_oauth_authorize_url": "https://accounts.example.org/authorize",
+    "jupyterhub_oauth_token_url": "https://accounts.example.org/token",
+    "jupyterhub_oauth_user_info_url": "https://accounts.example.org/userinfo",
+    "jupyterhub_oauth_client_id": "notebooks",
+    "jupyterhub_oauth_client_secret": "a secret of some length",
+}
+
+SMALL = {"name": "small", "memory": "2G", "cores": 1}
+
+
+def oauth_without(name: str) -> dict[str, Any]:
+    """Sign-in at a provider by somebody who forgot something."""
+    return {key: value for key, value in OAUTH.items() if key != name}
+
+
 EXPIRED, EXPIRED_KEY = certificate_for("dask-gateway.staging.example.org", days=-3)
 STRANGE, STRANGE_KEY = certificate_for("www.example.org")
 WILDCARD, WILDCARD_KEY = certificate_for("*.staging.example.org")
@@ -218,6 +236,48 @@ FAULTS = {
     ),
     "the users' group is no name of a group": Fault(
         GATEWAY, {"dask_gateway_users_group": "Dask users"}, "dask_gateway_users_group", "must be the name of a group"
+    ),
+    "a memory limit is no size": Fault(
+        HUB, {"jupyterhub_memory_limit": "8 GiB"}, "jupyterhub_memory_limit", "must be a number with K, M, G or T"
+    ),
+    "a size of servers is offered twice": Fault(
+        HUB, {"jupyterhub_profiles": [SMALL, SMALL]}, "jupyterhub_profiles", "has small twice"
+    ),
+    "a size of servers has a memory that is no size": Fault(
+        HUB,
+        {"jupyterhub_profiles": [SMALL | {"memory": "2 GiB"}]},
+        "jupyterhub_profiles",
+        "the memory of small must be a",
+    ),
+    "a size of servers has no processor": Fault(
+        HUB, {"jupyterhub_profiles": [SMALL | {"cores": 0}]}, "jupyterhub_profiles", "the cores of small must be more"
+    ),
+    "a provider of sign-in has no address": Fault(
+        HUB,
+        oauth_without("jupyterhub_oauth_token_url"),
+        "jupyterhub_oauth_token_url",
+        "is empty, and jupyterhub_authentication is oauth; what to write: The provider's address that gives",
+    ),
+    "a provider of sign-in does not know the Hub": Fault(
+        HUB, oauth_without("jupyterhub_oauth_client_secret"), "jupyterhub_oauth_client_secret", "is empty, and"
+    ),
+    "a password would go to a provider without TLS": Fault(
+        HUB,
+        OAUTH | {"jupyterhub_oauth_authorize_url": "http://accounts.example.org/authorize"},
+        "jupyterhub_oauth_authorize_url",
+        "must be a whole address that begins with https://",
+    ),
+    "an address of a provider has a query": Fault(
+        HUB,
+        OAUTH | {"jupyterhub_oauth_logout_url": "https://accounts.example.org/logout?next=/"},
+        "jupyterhub_oauth_logout_url",
+        "must be an address without [?], # and user",
+    ),
+    "a provider of sign-in is asked for nothing": Fault(
+        HUB, OAUTH | {"jupyterhub_oauth_scopes": []}, "jupyterhub_oauth_scopes", "is empty; write at least openid"
+    ),
+    "sign-in by something that does not exist": Fault(
+        HUB, {"jupyterhub_authentication": "saml"}, "jupyterhub_authentication", "must be one of pam, oauth"
     ),
     "the Hub does not know the gateway": Fault(
         HUB,

@@ -7,10 +7,36 @@ import stat
 from pathlib import Path
 
 SHELLS_THAT_REFUSE = {"nologin", "false"}
+LONGEST_NAME = 64
 
 
 class AccountError(Exception):
     """The account cannot have a notebook server; the text is for its owner."""
+
+
+def known_account(name: str, minimum_uid: int) -> pwd.struct_passwd:
+    """Look the account up.
+
+    Raises
+    ------
+    AccountError
+        When there is none of exactly this name, or it is one of the system's.
+    """
+    try:
+        account = pwd.getpwnam(name)
+    except (KeyError, ValueError):  # a name with a NUL character is a ValueError
+        account = None
+    # A directory may find an account by another spelling of its name
+    if account is None or account.pw_name != name:
+        raise AccountError(f"The notebook service knows no account named {shown(name)}.")
+    if account.pw_uid < minimum_uid:
+        raise AccountError(f"{name} is an account of the system; it can have no notebook server.")
+    return account
+
+
+def shown(name: str) -> str:
+    """Make a name of any origin fit for a sentence."""
+    return name if name.isprintable() and len(name) <= LONGEST_NAME else repr(name[:LONGEST_NAME])
 
 
 def usable_account(name: str, minimum_uid: int) -> pwd.struct_passwd:
@@ -21,12 +47,7 @@ def usable_account(name: str, minimum_uid: int) -> pwd.struct_passwd:
     AccountError
         When a server of this account could not start, or must not.
     """
-    try:
-        account = pwd.getpwnam(name)
-    except KeyError:
-        raise AccountError(f"The notebook service knows no account named {name}.") from None
-    if account.pw_uid < minimum_uid:
-        raise AccountError(f"{name} is an account of the system; it can have no notebook server.")
+    account = known_account(name, minimum_uid)
     if Path(account.pw_shell).name in SHELLS_THAT_REFUSE:
         raise AccountError(
             f"The account {name} is not for interactive use (its login shell is {account.pw_shell}), "

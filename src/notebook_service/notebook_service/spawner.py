@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from hashlib import sha256
 from pathlib import Path
 
 from jupyterhub.spawner import SpawnException
 from systemdspawner import systemd
 from systemdspawner.systemdspawner import SystemdSpawner
-from traitlets import Integer, Unicode
+from tornado.web import HTTPError
+from traitlets import Dict, Integer, List, Unicode, default
 
+from notebook_service import profiles
 from notebook_service.account import AccountError, usable_account
 
 PAUSE = 0.1  # seconds
+NO_SPACE = re.compile("No space left on device|Disk quota exceeded")
 
 
 class NotebookSpawner(SystemdSpawner):
@@ -25,6 +30,8 @@ class NotebookSpawner(SystemdSpawner):
     - The connection files and sockets of kernels are in the unit's own folder under /run, which is the
       user's alone and, unlike a home on a network file system, this host's alone.
     - Terminals run the user's own login shell.
+    - A site can offer servers of several sizes; what users ask for, in the form or by the API, is one of them.
+    - Named servers have units of their own; upstream names all of a user's alike, and one would end the other.
     """
 
     support_address = Unicode(
@@ -36,7 +43,49 @@ class NotebookSpawner(SystemdSpawner):
         help="Accounts with a smaller number are the system's and get no server.",
     ).tag(config=True)
 
+    profiles = List(
+        Dict(),
+        help="""
+        The sizes of server that users choose from, the first one if they don't say: each a name, memory
+        (2G) and cores (1.5). Without any, a server has the limits of the other options.
+        """,
+    ).tag(config=True)
+
     _starting = False
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.name:
+            # A name may hold any characters; the units of users' only servers end in -singleuser
+            self.unit_name = f"jupyter-{self.user.name}-named-{sha256(self.name.encode()).hexdigest()[:16]}"
+
+    async def get_options_form(self) -> str:
+        """Let the user choose, where there is a choice."""
+        if not self.profiles:
+            return await super().get_options_form()
+        try:
+            selected = profiles.chosen(self.profiles, self.user_options or {})["name"]
+        except profiles.ProfileError:  # the last server's is offered no more
+            selected = self.profiles[0]["name"]
+        return profiles.form(self.profiles, selected)
+
+    @default("options_from_form")
+    def _default_options_from_form(self):
+        return profiles.options_from_form
+
+    @default("apply_user_options")
+    def _default_apply_user_options(self):
+        return NotebookSpawner.apply_profile
+
+    def apply_profile(self, user_options: dict) -> None:
+        """Take the limits of the profile that is asked for; what comes by the API may ask for anything."""
+        if not self.profiles:
+            return
+        try:
+            profile = profiles.chosen(self.profiles, user_options)
+        except profiles.ProfileError as error:
+            raise HTTPError(400, str(error)) from error
+        self.mem_limit, self.cpu_limit = profile["memory"], profile["cores"]
 
     @property
     def runtime_directory(self) -> Path:
@@ -74,6 +123,12 @@ class NotebookSpawner(SystemdSpawner):
         status = await super().poll()
         if status is not None and self._starting:
             words = await _last_words(self.unit_name)
+            if NO_SPACE.search(words):
+                raise self._refusal(
+                    f"Your notebook server found no space to write to: {words.rstrip('.')}. Delete what you no "
+                    "longer need from your home folder, on a login host for example, and start your server again.",
+                    "no space",
+                )
             raise self._refusal(
                 "Your notebook server ended while it was starting. "
                 + (f"Its last message: {words.rstrip('.')}." if words else "It left no message."),
