@@ -1,0 +1,94 @@
+"""The service beside a batch cluster that the site set up itself, and that hides users' jobs from each other."""
+
+import json
+import re
+from contextlib import contextmanager
+
+import pytest
+import scenario
+
+BATCH_CLUSTER = ("controller", "node1", "node2")
+# Where a running batch cluster keeps what it does, a cluster's own jobs included
+ITS_OWN_WORK = "/proc /sys /dev /run /tmp /var/tmp /var/log /var/cache /srv/slurm /var/lib/mysql /var/lib/sss /var/lib/systemd /home /apps"
+
+
+def rights() -> tuple[int, dict]:
+    """What `gateway-admin health` ends with, and what it finds about the gateway's rights at the batch cluster."""
+    done = scenario.host("gateway").run("gateway-admin health --json")
+    (finding,) = [f for f in json.loads(done.stdout)["findings"] if f["part"] == "slurmdbd"]
+    return done.rc, finding
+
+
+@contextmanager
+def without_an_operators_rights():
+    controller = scenario.host("controller")
+    controller.check_output("sacctmgr --immediate modify user dask-gateway set adminlevel=none")
+    try:
+        yield
+    finally:
+        controller.check_output("sacctmgr --immediate modify user dask-gateway set adminlevel=operator")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("gateway", "the site's slurm.conf, as it was handed over"), ("login", "none, for the controller tells it")],
+)
+def test_a_client_has_the_batch_clusters_own_configuration(name, kept):
+    own = scenario.host("controller").file("/srv/slurm/etc/slurm.conf").content_string
+    client = scenario.host(name)
+    if kept.startswith("none"):
+        assert not client.file("/etc/slurm/slurm.conf").exists
+    else:
+        assert client.file("/etc/slurm/slurm.conf").content_string == own
+    shown = client.check_output("scontrol show config")
+    assert re.search(r"^ClusterName += quarry$", shown, re.MULTILINE)
+    assert re.search(r"^SlurmctldPort += 17817$", shown, re.MULTILINE)
+
+
+def test_alices_snippet_computes_on_the_sites_nodes(login_python):
+    done = login_python("alice", scenario.render_example("first_cluster.py"), timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    assert int(re.search(r"computed by (\d+) workers", done.stdout)[1]) >= 2
+    scenario.wait_until("no job of alice in the queue", lambda: not scenario.jobs_of("alice"))
+    scenario.wait_until("none of her cluster's keys is left", lambda: not scenario.staged_files_of("alice"))
+
+
+def test_a_cluster_is_seen_by_its_owner_and_by_the_gateway_and_by_nobody_else(new_cluster):
+    name = new_cluster("alice")
+
+    assert scenario.as_user("login", "alice", "squeue --noheader --format %j").stdout.split()
+    assert scenario.as_user("login", "bob", "squeue --noheader --format %j").stdout.split() == []
+    jobs = json.loads(scenario.host("gateway").check_output("gateway-admin jobs --user alice --json"))["jobs"]
+    assert {(job["cluster"], job["known"]) for job in jobs} == {(name, True)}
+
+
+def test_without_an_operators_rights_the_gateway_says_what_to_do_and_ends_no_cluster(new_cluster):
+    name = new_cluster("alice")
+    assert rights()[1]["code"] == 0
+
+    with without_an_operators_rights():
+        code, finding = rights()
+        assert (code, finding["code"]) == (2, 2)
+        assert "adminlevel=operator" in finding["said"]
+        # It sees no job now, and does not take that for their end
+        scenario.host("gateway").check_output("gateway-admin reconcile")
+        assert scenario.jobs_of("alice")
+        shown = json.loads(scenario.host("gateway").check_output("gateway-admin clusters --user alice --json"))
+        assert [(c["cluster"], c["state"]) for c in shown["clusters"]] == [(name, "running")]
+
+    assert rights()[1]["code"] == 0
+
+
+@pytest.mark.parametrize("name", BATCH_CLUSTER)
+def test_nothing_was_ever_written_to_the_batch_clusters_hosts(name):
+    """Not even by Ansible's own connection, which leaves a folder in root's home."""
+    pruned = " -o ".join(f"-path {folder}" for folder in ITS_OWN_WORK.split())
+    search = f"find / -xdev \\( {pruned} \\) -prune -o -cnewer /srv/site-was-ready -print"
+    host = scenario.host(name)
+    host.check_output("touch /etc/somebody-wrote-this")
+    try:
+        assert host.check_output(search).split() == ["/etc", "/etc/somebody-wrote-this"], "the search sees what is written"
+    finally:
+        host.check_output("rm /etc/somebody-wrote-this")
+    assert host.check_output(search).split() == ["/etc"], "its own folder only, for the file above"
