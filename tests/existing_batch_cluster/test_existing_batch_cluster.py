@@ -1,15 +1,21 @@
 """The service beside a batch cluster that the site set up itself, and that hides users' jobs from each other."""
 
 import json
+import os
 import re
+import subprocess
 from contextlib import contextmanager
 
 import pytest
 import scenario
 
+INVENTORY = scenario.REPOSITORY / "molecule/existing-batch-cluster/inventory"
 BATCH_CLUSTER = ("controller", "node1", "node2")
 # Where a running batch cluster keeps what it does, a cluster's own jobs included
-ITS_OWN_WORK = "/proc /sys /dev /run /tmp /var/tmp /var/log /var/cache /srv/slurm /var/lib/mysql /var/lib/sss /var/lib/systemd /home /apps"
+ITS_OWN_WORK = (
+    "/proc /sys /dev /run /tmp /var/tmp /var/log /var/cache /home /apps "
+    "/srv/slurm /var/lib/mysql /var/lib/sss /var/lib/systemd"
+)
 
 
 def rights() -> tuple[int, dict]:
@@ -17,6 +23,18 @@ def rights() -> tuple[int, dict]:
     done = scenario.host("gateway").run("gateway-admin health --json")
     (finding,) = [f for f in json.loads(done.stdout)["findings"] if f["part"] == "slurmdbd"]
     return done.rc, finding
+
+
+def preflight() -> subprocess.CompletedProcess:
+    """What operators run to see whether inventory and hosts are as they must be."""
+    return subprocess.run(
+        ["ansible-playbook", "-i", INVENTORY, "playbooks/preflight.yml", "playbooks/probes.yml"],
+        cwd=scenario.REPOSITORY,
+        env=os.environ | scenario.PLAIN_OUTPUT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -63,14 +81,19 @@ def test_a_cluster_is_seen_by_its_owner_and_by_the_gateway_and_by_nobody_else(ne
     assert {(job["cluster"], job["known"]) for job in jobs} == {(name, True)}
 
 
-def test_without_an_operators_rights_the_gateway_says_what_to_do_and_ends_no_cluster(new_cluster):
+def test_without_an_operators_rights_preflight_and_the_gateway_say_what_to_do_and_no_cluster_ends(new_cluster):
     name = new_cluster("alice")
     assert rights()[1]["code"] == 0
+    seen = preflight()
+    assert seen.returncode == 0, seen.stdout
 
     with without_an_operators_rights():
         code, finding = rights()
         assert (code, finding["code"]) == (2, 2)
         assert "adminlevel=operator" in finding["said"]
+        seen = preflight()
+        assert seen.returncode != 0
+        assert "SLURM hides users' jobs from dask-gateway (PrivateData=jobs)" in " ".join(seen.stdout.split())
         # It sees no job now, and does not take that for their end
         scenario.host("gateway").check_output("gateway-admin reconcile")
         assert scenario.jobs_of("alice")
@@ -88,7 +111,9 @@ def test_nothing_was_ever_written_to_the_batch_clusters_hosts(name):
     host = scenario.host(name)
     host.check_output("touch /etc/somebody-wrote-this")
     try:
-        assert host.check_output(search).split() == ["/etc", "/etc/somebody-wrote-this"], "the search sees what is written"
+        assert host.check_output(search).split() == ["/etc", "/etc/somebody-wrote-this"], (
+            "the search sees what is written"
+        )
     finally:
         host.check_output("rm /etc/somebody-wrote-this")
     assert host.check_output(search).split() == ["/etc"], "its own folder only, for the file above"
