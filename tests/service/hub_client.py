@@ -74,6 +74,7 @@ class HubUser:
         SignInRefusedError
             With the text that the page shows.
         """
+        self.browser = trusting(self.ca)
         page = self.browser.get(f"{self.url}/hub/login", timeout=30)
         page.raise_for_status()
         answer = self.browser.post(
@@ -107,7 +108,10 @@ class HubUser:
             body["expires_in"] = expires_in
         if scopes is not None:
             body["scopes"] = scopes
-        self.browser.get(f"{self.url}/hub/token", timeout=30).raise_for_status()
+        page = self.browser.get(f"{self.url}/hub/token", timeout=30)
+        page.raise_for_status()
+        if "/hub/login" in page.url:  # signing out in one browser ends the user's sessions in all of them
+            self.sign_in()
         answer = self.browser.post(
             f"{self.url}/hub/api/users/{self.name}/tokens",
             json=body,
