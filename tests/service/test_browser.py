@@ -307,12 +307,16 @@ def the_panel_finds_the_dashboard_and_shows_it(page) -> None:
 
 def test_signing_out_of_the_hub_ends_the_session_at_the_gateway(alices_browser, new_cluster):
     """What is open draws no more, and what is opened asks for sign-in."""
+    page = alices_browser.open(alices_browser.gateway)
+    if "/hub/login" in page.url:
+        alices_browser.fill_in(page)
+        page.wait_for_url(f"{alices_browser.gateway}/**")
     dashboard, sockets = alices_browser.context.new_page(), []
     dashboard.on("websocket", lambda socket: sockets.append(socket))
     dashboard.goto(f"{alices_browser.gateway}/clusters/{new_cluster('alice')}/status")
     live(dashboard)
     assert [socket.is_closed() for socket in sockets] == [False]
-    page = alices_browser.open(alices_browser.gateway)
+    page.reload()
     assert "Your Dask clusters" in page.inner_text("main")
     page.get_by_role("link", name="Sign out").click()
     page.wait_for_load_state()
