@@ -10,6 +10,7 @@ import scenario
 from computation import Computation
 
 COMPUTATION = """
+import os
 import time
 import dask_gateway
 
@@ -20,16 +21,20 @@ client = cluster.get_client()
 client.wait_for_workers(1)
 print("computing", cluster.name, flush=True)
 print("result", client.submit(lambda: time.sleep(5) or 6 * 7).result(), flush=True)
+while not os.path.exists(os.path.expanduser("~/may-grow")):  # the gateway is restarted before
+    time.sleep(0.2)
 cluster.scale(2)
 client.wait_for_workers(2)
 print("grown", flush=True)
 """
+MAY_GROW = "/home/users/alice/may-grow"
 NEW_CLUSTER = "import dask_gateway; print(dask_gateway.Gateway(auth='jupyterhub').submit())"
 
 
 @pytest.fixture
 def computation(token_file, no_clusters_left):
     token_file("alice")
+    scenario.host("login").check_output("rm -f %s", MAY_GROW)
     running = Computation("alice", COMPUTATION, timeout=240)
     yield running
     running.end()
@@ -110,6 +115,7 @@ def test_in_a_maintenance_nobody_gets_a_new_cluster_and_running_ones_go_on(compu
         assert "being maintained: there are no new clusters until" in refused.stderr
         assert "New disks." in refused.stderr
         assert computation.line("result") == "42"
+        scenario.put_file("login", "alice", MAY_GROW, "")
         computation.line("grown")
         code = scenario.host("gateway").run("gateway-admin health")
         assert code.rc == 1
