@@ -203,6 +203,14 @@ def get(host_name: str, path: str, **kwargs) -> requests.Response:
     return trusting(ca()).get(published_url(host_name) + path, timeout=30, allow_redirects=False, **kwargs)
 
 
+def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run one of the operators' playbooks on this copy of the service."""
+    return subprocess.run(
+        ["ansible-playbook", "--inventory", INVENTORY, f"playbooks/{name}.yml", *arguments],
+        cwd=REPOSITORY, env=os.environ | PLAIN_OUTPUT, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+
+
 @contextmanager
 def removed_after(name: str, path: str):
     """Remove a file of host `name` on leaving the block."""

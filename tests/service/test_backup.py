@@ -1,7 +1,6 @@
 """What the service remembers is lost and comes back from a backup, while alice computes."""
 
 import json
-import os
 import subprocess
 
 import pytest
@@ -9,6 +8,7 @@ import scenario
 from computation import Computation
 
 COMPUTATION = """
+import time
 import dask_gateway
 
 gw = dask_gateway.Gateway(auth="jupyterhub")
@@ -67,14 +67,6 @@ def variables(tmp_path):
         scenario.host(host).run("rm -rf /var/backups/dask-service")
 
 
-def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run one of the operators' playbooks."""
-    return subprocess.run(
-        ["ansible-playbook", "--inventory", scenario.INVENTORY, f"playbooks/{name}.yml", *arguments],
-        cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
-
-
 def accounting_records() -> set[str]:
     return set(scenario.host("controller").run("sacct -nXP -a -S 2020-01-01 -o JobID").stdout.split())
 
@@ -83,7 +75,7 @@ def test_alices_token_and_her_running_cluster_come_back_from_a_backup(computatio
     assert login_python("alice", "").returncode == 0  # with the token that she goes on with
     jobs = scenario.host("controller").check_output("squeue -h -u alice -o %i").split()
     scenario.wait_until("her jobs are in the accounting", lambda: set(jobs) <= accounting_records())
-    backup = playbook("backup", "-e", f"@{variables}")
+    backup = scenario.playbook("backup", "-e", f"@{variables}")
     assert backup.returncode == 0, backup.stdout[-5000:]
     (taken,) = (tmp_path / "fetched").iterdir()
     assert sorted(p.name.partition(".")[0] for p in taken.iterdir()) == ["accounting", "gateway", "hub"]
@@ -101,7 +93,7 @@ def test_alices_token_and_her_running_cluster_come_back_from_a_backup(computatio
 
     for host in WIPE:  # as on new hosts
         scenario.host(host).check_output("rm -rf /var/backups/dask-service")
-    restore = playbook("restore", "-e", f"@{variables}", "-e", f"restore_set={taken.name}")
+    restore = scenario.playbook("restore", "-e", f"@{variables}", "-e", f"restore_set={taken.name}")
     assert restore.returncode == 0, restore.stdout[-5000:]
     assert key.splitlines()[-1] not in restore.stdout
     found = login_python("alice", CONNECT.format(computation.cluster))
@@ -110,7 +102,7 @@ def test_alices_token_and_her_running_cluster_come_back_from_a_backup(computatio
     scenario.wait_until("no job is left", lambda: not scenario.jobs_of("alice"))
 
     # She has stopped a cluster since: that would be lost
-    refused = playbook("restore", "-e", f"@{variables}", "-e", f"restore_set={taken.name}")
+    refused = scenario.playbook("restore", "-e", f"@{variables}", "-e", f"restore_set={taken.name}")
     assert refused.returncode != 0
     assert "restore_over_newer=true" in refused.stdout
     assert "Stop what writes to it" not in refused.stdout

@@ -1,7 +1,6 @@
 """Operators look whether the service works, from end to end, and announce a maintenance, while alice computes."""
 
 import json
-import os
 import subprocess
 from datetime import datetime, timedelta
 
@@ -38,14 +37,6 @@ def computation(token_file, no_clusters_left):
     running = Computation("alice", COMPUTATION, timeout=240)
     yield running
     running.end()
-
-
-def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run one of the operators' playbooks."""
-    return subprocess.run(
-        ["ansible-playbook", "--inventory", scenario.INVENTORY, f"playbooks/{name}.yml", *arguments],
-        cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
 
 
 def canary(token: str) -> tuple[int, dict]:
@@ -94,7 +85,7 @@ def test_the_playbook_says_what_is_critical_and_shows_no_token(hub_user, tmp_pat
             )
         )
         variables.chmod(0o600)
-        done = playbook("health", "-e", f"@{variables}", "-v")
+        done = scenario.playbook("health", "-e", f"@{variables}", "-v")
         assert (done.returncode != 0) is wrong, done.stdout
         assert said in " ".join(done.stdout.split())
         assert token not in done.stdout + done.stderr
@@ -104,10 +95,10 @@ def test_in_a_maintenance_nobody_gets_a_new_cluster_and_running_ones_go_on(compu
     until = (datetime.now() + timedelta(hours=2)).isoformat(timespec="minutes")
     begin = ("-e", "maintenance=on", "-e", f"maintenance_until={until}", "-e", "maintenance_message='New disks.'")
     try:
-        done = playbook("maintenance", *begin)
+        done = scenario.playbook("maintenance", *begin)
         assert done.returncode == 0, done.stdout
         assert "changed=1" in done.stdout
-        assert "changed=0" in playbook("maintenance", *begin).stdout
+        assert "changed=0" in scenario.playbook("maintenance", *begin).stdout
         scenario.host("gateway").check_output("systemctl restart dask-gateway.service")
         scenario.wait_until("the gateway is back", lambda: scenario.get("gateway", "/api/health").status_code == 200)
         refused = login_python("alice", NEW_CLUSTER)
@@ -121,7 +112,7 @@ def test_in_a_maintenance_nobody_gets_a_new_cluster_and_running_ones_go_on(compu
         assert code.rc == 1
         assert "New disks." in code.stdout
     finally:
-        done = playbook("maintenance", "-e", "maintenance=off")
+        done = scenario.playbook("maintenance", "-e", "maintenance=off")
     assert "changed=1" in done.stdout
     allowed = login_python("alice", NEW_CLUSTER)
     assert allowed.returncode == 0, allowed.stderr

@@ -1,7 +1,6 @@
 """A node leaves the batch cluster and comes back, while alice computes."""
 
 import os
-import subprocess
 
 import pytest
 import scenario
@@ -30,14 +29,6 @@ def computation(token_file, no_clusters_left):
     running.end()
 
 
-def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run one of the operators' playbooks."""
-    return subprocess.run(
-        ["ansible-playbook", "--inventory", scenario.INVENTORY, f"playbooks/{name}.yml", *arguments],
-        cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
-
-
 def state_of(node: str) -> str:
     return scenario.host("controller").check_output("sinfo -h -n %s -o %%T", node).splitlines()[0]
 
@@ -49,22 +40,22 @@ def test_a_busy_node_stays_and_an_idle_one_leaves_and_comes_back(computation):
     (idle,) = {"node1", "node2"} - busy  # a small cluster fits on one
     (busy,) = busy
 
-    refused = playbook("remove-node", "-e", f"node={busy}", "-e", "remove_node_minutes=0.1")
+    refused = scenario.playbook("remove-node", "-e", f"node={busy}", "-e", "remove_node_minutes=0.1")
     assert refused.returncode != 0
     assert f"{busy} was not removed and takes jobs again" in refused.stdout
     assert "alice" in refused.stdout
     assert state_of(busy) == "mixed"
 
-    gone = playbook("remove-node", "-e", f"node={idle}", "-e", "remove_node_minutes=1")
+    gone = scenario.playbook("remove-node", "-e", f"node={idle}", "-e", "remove_node_minutes=1")
     assert gone.returncode == 0, gone.stdout[-4000:]
     try:
         assert state_of(idle) == "drained"
         assert not scenario.host(idle).service("slurmd").is_running
-        again = playbook("remove-node", "-e", f"node={idle}")
+        again = scenario.playbook("remove-node", "-e", f"node={idle}")
         assert "changed=0" in again.stdout, again.stdout[-4000:]
         assert "changed=1" not in again.stdout
     finally:
-        back = playbook("add-node", "-e", f"node={idle}")
+        back = scenario.playbook("add-node", "-e", f"node={idle}")
     assert back.returncode == 0, back.stdout[-4000:]
     assert state_of(idle) == "idle"
     assert computation.line("result") == "42"
