@@ -8,12 +8,12 @@ import pytest
 from notebook_server import activity
 from notebook_server.activity import SETTING, BusyKernels, any_busy
 
-NOW = datetime.now(UTC)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def kernel(state: str, age: timedelta) -> SimpleNamespace:
-    return SimpleNamespace(execution_state=state, last_activity=NOW - age)
+def kernel(state: str, age: timedelta, now: datetime = NOW) -> SimpleNamespace:
+    return SimpleNamespace(execution_state=state, last_activity=now - age)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,8 @@ def test_the_server_is_told_at_each_look(monkeypatch, timeout, counts):
     looks = []
     callback = SimpleNamespace(start=lambda: None)
     monkeypatch.setattr(activity, "PeriodicCallback", lambda look, every: looks.append(look) or callback)
-    kernels = SimpleNamespace(list_kernel_ids=lambda: ["a"], get_kernel=lambda name: kernel("busy", timedelta()))
+    computing = kernel("busy", timedelta(), datetime.now(UTC))
+    kernels = SimpleNamespace(list_kernel_ids=lambda: ["a"], get_kernel=lambda name: computing)
     settings = {}
     BusyKernels(busy_timeout=timeout).follow(kernels, settings)
     for look in looks:
