@@ -4,23 +4,35 @@ import subprocess
 
 import scenario
 
+ONE_WORKER = """
+import time
+import dask_gateway
+
+gw = dask_gateway.Gateway(auth="jupyterhub")
+cluster = gw.new_cluster(shutdown_on_close=False)
+cluster.scale(1)
+client = cluster.get_client()
+client.wait_for_workers(1)
+print("computing", cluster.name, flush=True)
+"""
+
 
 class Computation:
-    """A program that runs; the first thing it prints is ``computing <name of its cluster>``.
+    """A program that runs, with a cluster of one worker that outlives it.
 
     Parameters
     ----------
     user : str
         A user of the site's directory, with a token file on the login host.
     code : str
-        Python, run with jaspy.
+        Python, run with jaspy, that goes on with `time`, `gw`, `cluster` and `client`; `print` with ``flush``.
     timeout : int
         Seconds after which it is ended.
     """
 
     def __init__(self, user: str, code: str, timeout: int):
         path = f"{scenario.site()['site_home_directory']}/{user}/computation.py"
-        scenario.put_file("login", user, path, code)
+        scenario.put_file("login", user, path, ONE_WORKER + code)
         self.process = subprocess.Popen(
             ["docker", "exec", f"{scenario.PREFIX}-login", "runuser", "-l", user, "-c",
              f"module load jaspy && timeout {timeout} python {path}"],

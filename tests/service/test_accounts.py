@@ -169,16 +169,9 @@ def test_bob_applies_on_the_page_that_the_refusal_names_mary_grants_and_what_is_
 # -- a computation and what happens meanwhile -------------------------------------------------------------------
 
 COMPUTATION = """
-import sys, time
-import dask_gateway
+import sys
 from distributed import as_completed
 
-gateway = dask_gateway.Gateway(auth="jupyterhub")
-cluster = gateway.new_cluster(shutdown_on_close=False)
-cluster.scale(1)
-client = cluster.get_client()
-client.wait_for_workers(1)
-print("computing", cluster.name, flush=True)
 futures = client.map(lambda x: time.sleep(1) or x * x, range({tasks}))
 results = []
 try:

@@ -10,15 +10,7 @@ from computation import Computation
 
 COMPUTATION = """
 import os
-import time
-import dask_gateway
 
-gw = dask_gateway.Gateway(auth="jupyterhub")
-cluster = gw.new_cluster(shutdown_on_close=False)
-cluster.scale(1)
-client = cluster.get_client()
-client.wait_for_workers(1)
-print("computing", cluster.name, flush=True)
 print("result", client.submit(lambda: time.sleep(5) or 6 * 7).result(), flush=True)
 while not os.path.exists(os.path.expanduser("~/may-grow")):  # the gateway is restarted before
     time.sleep(0.2)

@@ -7,15 +7,6 @@ import scenario
 from computation import Computation
 
 COMPUTATION = """
-import time
-import dask_gateway
-
-gw = dask_gateway.Gateway(auth="jupyterhub")
-cluster = gw.new_cluster(shutdown_on_close=False)
-cluster.scale(1)
-client = cluster.get_client()
-client.wait_for_workers(1)
-print("computing", cluster.name, flush=True)
 while True:
     print("result", client.submit(lambda: time.sleep(1) or 6 * 7, pure=False).result(), flush=True)
 """

@@ -13,18 +13,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 COMPUTATION = """
-import time
-import dask_gateway
-
-gw = dask_gateway.Gateway(auth="jupyterhub")
-cluster = gw.new_cluster(shutdown_on_close=False)
-cluster.scale(1)
-client = cluster.get_client()
-client.wait_for_workers(1)
 kept = client.submit(lambda: 6 * 7)
 assert kept.result() == 42
 client.publish_dataset(kept=kept)
-print("computing", cluster.name, flush=True)
 time.sleep(3600)
 """
 FIND = """

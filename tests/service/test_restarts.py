@@ -8,16 +8,7 @@ import scenario
 from computation import Computation
 
 COMPUTATION = """
-import time
-import dask_gateway
-
-gw = dask_gateway.Gateway(auth="jupyterhub")
-cluster = gw.new_cluster(shutdown_on_close=False)
-cluster.scale(1)
-client = cluster.get_client()
-client.wait_for_workers(1)
 futures = client.map(lambda x: time.sleep(0.5) or x * x, range(40))
-print("computing", cluster.name, flush=True)
 print("result", sum(client.gather(futures)), flush=True)
 cluster.shutdown()
 print("shut down", flush=True)

@@ -14,16 +14,8 @@ SECRETS = scenario.STATE / "secrets"
 ROTATED = f"{scenario.site()['site_home_directory']}/alice/rotated"
 COMPUTATION = """
 import pathlib
-import time
-import dask_gateway
 
-gw = dask_gateway.Gateway(auth="jupyterhub")
-cluster = gw.new_cluster(shutdown_on_close=False)
-cluster.scale(1)
-client = cluster.get_client()
-client.wait_for_workers(1)
 client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "seen_by_alice", True))
-print("computing", cluster.name, flush=True)
 while not pathlib.Path("rotated").exists():
     time.sleep(0.5)
 again = gw.connect(cluster.name)

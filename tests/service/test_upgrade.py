@@ -10,15 +10,6 @@ import scenario
 from computation import Computation
 
 COMPUTATION = """
-import time
-import dask_gateway
-
-gw = dask_gateway.Gateway(auth="jupyterhub")
-cluster = gw.new_cluster(shutdown_on_close=False)
-cluster.scale(1)
-client = cluster.get_client()
-client.wait_for_workers(1)
-print("computing", cluster.name, flush=True)
 total = 0
 for i in range(60):
     total += client.submit(lambda i: time.sleep(1) or i, i).result()
