@@ -219,6 +219,11 @@ class SlurmGatewayBackend(SlurmBackend):
     orphan_age = Float(
         60, help="Seconds that a job without a cluster must have existed before it is cancelled.", config=True
     )
+    restore_window = Float(
+        86400,
+        help="Seconds after the database came, empty or restored, in which jobs from before it are left alone.",
+        config=True,
+    )
     scheduler_api_timeout = Float(
         20, help="Seconds for which a busy scheduler is asked again to scale before the user is told.", config=True
     )
@@ -312,7 +317,7 @@ class SlurmGatewayBackend(SlurmBackend):
         self._wake = asyncio.Event()
         self._forget_old_route_numbers()
         self._born = self._birth_of_database()
-        self._strangers = set()  # jobs of clusters from before this database, which only an operator cancels
+        self._strangers = set()  # jobs of clusters from before this database, which a backup may know
         # A submission whose end the gateway before did not live to see: there may be a job.
         self._doubtful = {c.name for c in self.db.active_clusters() if c.status == JobStatus.CREATED}
         self.task_pool.spawn(self.reconcile_loop())
@@ -1335,10 +1340,11 @@ class SlurmGatewayBackend(SlurmBackend):
         """{(user, cluster): jobs}: living jobs of this gateway that belong to no cluster that it knows to be alive.
 
         They are left by a gateway that was killed between sbatch and its own record. Those from before its database
-        came may be clusters that are at work, of which a backup knows that is still to be restored: they count only for
-        an operator who asks for `all_of_them`.
+        came may be clusters that are at work, of which a backup knows that is still to be restored: they count only
+        when the time for that is over, or for an operator who asks for `all_of_them`.
         """
         orphans, strangers = {}, set()
+        all_of_them = all_of_them or time.time() - self._born >= self.restore_window
         for job in (await self.slurm.jobs()).values():
             mark = parse_comment(job.comment)
             if job.over or mark is None or mark[0] != self.instance or job.state == "COMPLETING":
@@ -1362,8 +1368,9 @@ class SlurmGatewayBackend(SlurmBackend):
         if strangers - self._strangers:
             self.log.warning(
                 "%d jobs belong to no cluster, and are older than this database: restore a backup that knows them, or "
-                "let `gateway-admin reconcile` cancel them",
+                "let `gateway-admin reconcile` cancel them; at %s they are cancelled",
                 len(strangers),
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(self._born + self.restore_window)),
             )
         self._strangers |= strangers
         return orphans

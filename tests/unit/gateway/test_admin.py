@@ -211,6 +211,22 @@ def test_jobs_of_clusters_from_before_the_database_came_are_left_to_the_operator
     site(test, orphan_age=-10)
 
 
+def test_jobs_from_before_the_database_are_cancelled_when_the_time_to_restore_a_backup_is_over(site):
+    async def test(site):
+        await site.kill()
+        (site.path / "gateway.sqlite").unlink()
+        site.born = None
+        site.batch.known["7"] = orphan("7")
+        await site.start()
+        started = time.monotonic()
+        await asyncio.sleep(0.3)
+        assert site.batch.living() == ["7"]
+        await until(lambda: site.batch.living() == [])
+        assert time.monotonic() - started > 1  # the database's time is in whole seconds
+
+    site(test, restore_window=2)
+
+
 def test_an_orphan_that_cannot_be_cancelled_is_told(site, admin):
     async def test(site):
         site.batch.known["7"] = orphan("7")
