@@ -60,11 +60,17 @@ def alice(hub_user) -> HubUser:
 
 
 @pytest.fixture(scope="session")
-def alices_server(alice) -> Iterator[HubUser]:
-    """Alice with a running notebook server."""
-    alice.start_server()
+def alice_and_her_server(alice) -> Iterator[HubUser]:
+    """Alice; the server that tests have started for her ends with them."""
     yield alice
     alice.stop_server()
+
+
+@pytest.fixture
+def alices_server(alice_and_her_server) -> HubUser:
+    """Alice with a running notebook server, the same for all tests unless one has stopped it."""
+    alice_and_her_server.start_server()
+    return alice_and_her_server
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def contents(user, path: str = "") -> dict:
     return answer.json()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def user(alices_server):
     yield alices_server
     scenario.as_user("hub", "alice", "rm -rf ~/dask-example* ~/*-Copy*.ipynb")
