@@ -1,5 +1,6 @@
 """Fixtures of the tests across the hosts. What they stand on is in scenario.py and hub_client.py."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 
@@ -14,6 +15,15 @@ UNITS = {
     "node1": "slurmd.service",
     "node2": "slurmd.service",
 }
+
+
+def pytest_collection_modifyitems(items):
+    """What is marked as long runs with ``script/test --all``, which sets DASK_SERVICE_ALL."""
+    if os.environ.get("DASK_SERVICE_ALL"):
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="takes long: set DASK_SERVICE_ALL, or run script/test --all"))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -62,6 +62,7 @@ def accounting_records() -> set[str]:
     return set(scenario.host("controller").run("sacct -nXP -a -S 2020-01-01 -o JobID").stdout.split())
 
 
+@pytest.mark.long
 def test_alices_token_and_her_running_cluster_come_back_from_a_backup(computation, login_python, variables, tmp_path):
     assert login_python("alice", "").returncode == 0  # with the token that she goes on with
     jobs = scenario.host("controller").check_output("squeue -h -u alice -o %i").split()

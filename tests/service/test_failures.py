@@ -94,6 +94,7 @@ cluster.shutdown()
     assert seconds < 20  # 10 on a machine that does nothing else
 
 
+@pytest.mark.long
 def test_a_suspended_scheduler_is_not_taken_for_dead(told):
     body = """
 cluster = gw.new_cluster(shutdown_on_close=False)

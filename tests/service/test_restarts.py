@@ -48,6 +48,7 @@ def test_a_restarted_gateway_keeps_the_cluster_and_scales_it(computation):
     assert int(computation.line("result")) == RESULT
 
 
+@pytest.mark.long
 def test_a_gateway_that_is_away_for_longer_than_its_heartbeats_loses_no_cluster(computation):
     gateway = scenario.host("gateway")
     gateway.check_output("systemctl stop dask-gateway.service")

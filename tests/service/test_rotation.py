@@ -47,6 +47,7 @@ def gateway_secrets() -> str:
     return scenario.host("gateway").check_output("cat /etc/dask-gateway/gateway.env")
 
 
+@pytest.mark.long
 def test_keys_and_tokens_are_rotated_and_no_cluster_is_lost(computation):
     """The scenario's own secrets: each comes from a file of its state, which is made anew where it is missing."""
     before, jobs = gateway_secrets(), scenario.jobs_of("alice")

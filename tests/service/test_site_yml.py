@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 
+import pytest
 import scenario
 
 
+@pytest.mark.long
 def test_a_check_of_the_installed_service_works_and_would_change_nothing():
     done = subprocess.run(
         ["ansible-playbook", "--inventory", scenario.INVENTORY, "--check", "--diff", "site.yml"],
