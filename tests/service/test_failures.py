@@ -160,7 +160,7 @@ def test_jobs_of_clusters_that_the_gateway_has_forgotten_wait_for_a_backup_and_a
     # What is younger than a minute is left alone also by operators
     scenario.wait_until(
         "the forgotten cluster's job is found",
-        lambda: f"Jobs {forgotten} of alice" in gateway.check_output("gateway-admin reconcile --dry-run"),
+        lambda: f"Jobs {forgotten} of alice" in gateway.run("gateway-admin reconcile --dry-run").stdout,
         timeout=90,
         every=2,
     )
