@@ -84,6 +84,9 @@ KINDS = {
     "accounts_check_client_secret": Kind(
         "the secret that the accounts portal's operators gave for accounts_check_client_id"
     ),
+    "jupyterhub_oauth_client_secret": Kind(
+        "the secret that the provider's operators gave for jupyterhub_oauth_client_id"
+    ),
     "tls_frontend_private_key": Kind("the private key of the certificate, as PEM text without a password"),
 }
 
