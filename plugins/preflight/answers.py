@@ -25,6 +25,7 @@ FORMATS = {
     "jupyterhub_proxy_auth_token": formats.token,
     "jupyterhub_memory_limit": formats.memory,
     "jupyterhub_profiles": formats.profiles,
+    "jupyterhub_slurm_time": formats.slurm_time,
     "dask_gateway_jupyterhub_api_token": formats.token,
     "dask_gateway_proxy_token": formats.token,
     "dask_gateway_database_keys": formats.database_keys,

@@ -119,6 +119,13 @@ def memory(value: str) -> str | None:
     return None
 
 
+def slurm_time(value: str) -> str | None:
+    """A time as SLURM reads it, and not a number alone, which it takes for minutes."""
+    if value and not re.fullmatch(r"[0-9]+-[0-9]{1,2}(:[0-9]{2}){0,2}|[0-9]{1,3}:[0-9]{2}:[0-9]{2}", value):
+        return 'must be hours:minutes:seconds or days-hours, in quotes, such as "12:00:00" or "2-00"'
+    return None
+
+
 def profiles(value: list[dict[str, Any]]) -> str | None:
     """Sizes of servers that users can tell apart, and that can be had."""
     names = [profile["name"] for profile in value]
@@ -131,6 +138,9 @@ def profiles(value: list[dict[str, Any]]) -> str | None:
             return f"the memory of {name} {fault}"
         if profile["cores"] <= 0:
             return f"the cores of {name} must be more than 0"
+        fault = slurm_time(str(profile.get("time") or ""))
+        if fault:
+            return f"the time of {name} {fault}"
     return None
 
 

@@ -252,6 +252,15 @@ FAULTS = {
     "a size of servers has no processor": Fault(
         HUB, {"jupyterhub_profiles": [SMALL | {"cores": 0}]}, "jupyterhub_profiles", "the cores of small must be more"
     ),
+    "a server may run for a number, which SLURM would take for minutes": Fault(
+        HUB, {"jupyterhub_slurm_time": "43200"}, "jupyterhub_slurm_time", "must be hours:minutes:seconds or days-hours"
+    ),
+    "a size of servers may run for no time": Fault(
+        HUB,
+        {"jupyterhub_profiles": [SMALL | {"time": "two hours"}]},
+        "jupyterhub_profiles",
+        "the time of small must be hours",
+    ),
     "a provider of sign-in has no address": Fault(
         HUB,
         oauth_without("jupyterhub_oauth_token_url"),

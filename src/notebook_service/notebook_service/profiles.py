@@ -18,7 +18,7 @@ def chosen(profiles: list[dict[str, Any]], user_options: dict[str, Any]) -> dict
     Parameters
     ----------
     profiles : list of dict
-        What the site offers: name, memory, cores.
+        What the site offers: name, memory, cores, and perhaps time.
     user_options : dict
         What came with the request, from the form or from the API: it may hold anything.
 
@@ -54,7 +54,8 @@ def form(profiles: list[dict[str, Any]], selected: str) -> str:
 def size(profile: dict[str, Any]) -> str:
     """Tell what a profile comes with."""
     cores = f"{profile['cores']:g}"
-    return f"{profile['memory']} of memory, {cores} {'processor' if cores == '1' else 'processors'}"
+    words = f"{profile['memory']} of memory, {cores} {'processor' if cores == '1' else 'processors'}"
+    return f"{words}, for {profile['time']}" if profile.get("time") else words
 
 
 def options_from_form(form_data: dict[str, list[str]]) -> dict[str, Any]:

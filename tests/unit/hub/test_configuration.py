@@ -9,12 +9,15 @@ from ansible.template import Templar, trust_as_template
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from traitlets.config.loader import PyFileConfigLoader
 
+from notebook_service import batch
 from notebook_service.authenticator import NotebookAuthenticator
+from notebook_service.batch import BatchNotebookSpawner
 from notebook_service.oauth import NotebookOAuthenticator
 from notebook_service.spawner import NotebookSpawner
 
 ROLE = Path(__file__).parents[3] / "roles/jupyterhub"
-COMMON = {jupyterhub.app.JupyterHub, ConfigurableHTTPProxy, NotebookSpawner}
+COMMON = {jupyterhub.app.JupyterHub, ConfigurableHTTPProxy}
+SPAWNERS = {"systemd": NotebookSpawner, "slurm": BatchNotebookSpawner}
 AUTHENTICATORS = {"pam": NotebookAuthenticator, "oauth": NotebookOAuthenticator}
 EVERYTHING = {
     "jupyterhub_allowed_groups": ["climate"],
@@ -38,6 +41,7 @@ def written(tmp_path, monkeypatch):
         loader = DataLoader()
         values = {"ansible_managed": "managed", "site_name": "Site", "site_support_address": "help@site.test"}
         values |= {"role_path": str(ROLE), "site_notebook_host": "notebooks.site.test"}
+        values |= {"site_jaspy_directory": "/apps/jaspy"}
         values |= {"site_gateway_host": "dask-gateway.site.test", "site_logo": "", "ansible_parent_role_paths": []}
         for name in ("defaults/main.yml", "vars/main.yml", "vars/debian.yml"):
             values |= loader.load_from_file(str(ROLE / name), trusted_as_template=True)
@@ -49,14 +53,15 @@ def written(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("authentication", AUTHENTICATORS)
+@pytest.mark.parametrize("spawner", SPAWNERS)
 @pytest.mark.parametrize("given", [{}, EVERYTHING], ids=["defaults", "everything"])
-def test_every_setting_names_a_class_and_a_trait_that_there_are(written, authentication, given):
+def test_every_setting_names_a_class_and_a_trait_that_there_are(written, authentication, spawner, given):
     """A name that is not there is ignored without a word, and one that says who may sign in is a hole."""
-    config = written(jupyterhub_authentication=authentication, **given)
+    config = written(jupyterhub_authentication=authentication, jupyterhub_spawner=spawner, **given)
     assert config.JupyterHub.authenticator_class.endswith(f".{AUTHENTICATORS[authentication].__name__}")
-    known = {
-        cls.__name__: cls for one in COMMON | {AUTHENTICATORS[authentication]} for cls in one.mro() if cls is not object
-    }
+    assert config.JupyterHub.spawner_class == f"{SPAWNERS[spawner].__module__}.{SPAWNERS[spawner].__name__}"
+    used = COMMON | {AUTHENTICATORS[authentication], SPAWNERS[spawner]}
+    known = {cls.__name__: cls for one in used for cls in one.mro() if cls is not object}
     unknown = [
         f"{cls}.{name}"
         for cls, settings in config.items()
@@ -104,3 +109,14 @@ def test_servers_with_names_are_off_and_a_site_says_how_many(written):
     assert "allow_named_servers" not in written().JupyterHub
     config = written(jupyterhub_named_servers=2)
     assert (config.JupyterHub.allow_named_servers, config.JupyterHub.named_server_limit_per_user) == (True, 2)
+
+
+def test_servers_that_are_jobs_speak_with_the_hub_through_the_front_end_and_are_known_by_the_names_of_browsers(written):
+    config = written(jupyterhub_spawner="slurm", jupyterhub_other_hosts=["jupyter.site.test"])
+    assert config.JupyterHub.extra_handlers == batch.HANDLERS
+    assert config.Spawner.hub_connect_url == "https://notebooks.site.test"
+    assert config.BatchNotebookSpawner.public_hosts == ["notebooks.site.test", "jupyter.site.test"]
+    assert config.BatchNotebookSpawner.python == "/apps/notebook-servers/environment/bin/python"
+    assert config.Spawner.environment["JUPYTER_PATH"] == "/apps/notebook-servers/data"
+    assert config.JupyterHub.tornado_settings["cookie_options"] == {"secure": True}
+    assert "extra_handlers" not in written().JupyterHub

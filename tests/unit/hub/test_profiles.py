@@ -45,3 +45,9 @@ def test_the_form_shows_what_each_size_is_and_what_was_chosen_last():
     assert 'value="large &amp; slow" checked' in text
     assert "2G of memory, 1 processor<" in text
     assert "16G of memory, 4 processors<" in text
+
+
+def test_the_form_shows_for_how_long_a_size_is_where_it_ends():
+    assert "1G of memory, 1 processor, for 2-00<" in profiles.form(
+        [{"name": "long", "memory": "1G", "cores": 1, "time": "2-00"}], "long"
+    )
