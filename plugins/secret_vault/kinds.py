@@ -67,6 +67,11 @@ KINDS = {
         _hexadecimal(32),
         cost="the proxy restarts: clients lose their connection and connect again; clusters and computations go on",
     ),
+    "monitoring_hub_token": Kind(
+        "token with which Prometheus reads the Hub's metrics",
+        _hexadecimal(32),
+        cost="until both sides have it, the Hub's metrics are missing for some seconds",
+    ),
     "dask_gateway_database_keys": Kind(
         "keys of the gateway's database",
         _base64(32),

@@ -17,7 +17,7 @@ PORTS = yaml.safe_load((FIREWALL / "vars/main.yml").read_text())["_firewall_port
 
 # `systemd-analyze security`: 0 is locked up, 10 is free. Why a unit needs rights stands in the unit.
 WITHOUT_PRIVILEGE, WITH_PRIVILEGE = 2.0, 4.0
-PRIVILEGED = {"jupyterhub.service", "dask-gateway.service", "nginx.service"}
+PRIVILEGED = {"jupyterhub.service", "dask-gateway.service", "dask-gateway-health.service", "nginx.service"}
 # Not sandboxed at all, with the reason in the unit
 EXEMPT = {"slurmd.service": "# No sandbox: what slurmd may not do, no user's job may."}
 

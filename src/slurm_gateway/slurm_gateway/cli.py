@@ -4,7 +4,7 @@ import argparse
 import sys
 import traceback
 
-from . import accounts_cli, admin_cli
+from . import accounts_cli, admin_cli, health_metrics
 
 
 def main(arguments=None):
@@ -13,6 +13,7 @@ def main(arguments=None):
     commands = parser.add_subparsers(required=True, metavar="command")
     admin_cli.add_commands(commands)
     accounts_cli.add_commands(commands)
+    health_metrics.add_commands(commands)
     options = parser.parse_args(arguments)
     try:
         code = options.run(options)

@@ -1,5 +1,8 @@
 """What a monitoring system reads, on a port of the loopback."""
 
+from pathlib import Path
+
+from dask_gateway_server.utils import timestamp
 from prometheus_client import REGISTRY, Counter, Histogram, disable_created_metrics, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 
@@ -20,6 +23,8 @@ DECISION_SECONDS = Histogram(
 PORTAL_ERRORS = Counter(
     "accounts_portal_errors", "Requests to the accounts portal without an answer that could be used, by kind.", ["kind"]
 )
+for _kind in ("connection", "name", "rubbish", "status_500", "status_502", "status_503", "timeout"):
+    PORTAL_ERRORS.labels(_kind)  # a counter that is there from the start shows its first rise
 PORTAL_REQUESTS = Counter(
     "accounts_portal_requests", "Requests to the accounts portal, by what they ask for.", ["what"]
 )
@@ -43,7 +48,7 @@ FAILURES = Counter(
 )
 for _what in ("cluster", "worker"):
     for _reason in REASONS:
-        FAILURES.labels(_what, _reason)  # a counter that is there from the start shows its first rise
+        FAILURES.labels(_what, _reason)
 LAUNCHER_SECONDS = Histogram(
     "dask_gateway_launcher_seconds",
     "How long the launcher took, sudo and sbatch or scancel included, by action and outcome.",
@@ -61,6 +66,8 @@ SLURM_ERRORS = Counter(
     "Questions to SLURM without an answer that could be used, by command.",
     ["command"],
 )
+for _command in ("squeue", "scontrol", "sacct", "sacctmgr"):
+    SLURM_ERRORS.labels(_command)
 ORPHANS = Counter("dask_gateway_orphaned_jobs", "Jobs found that belong to no cluster, and were to be cancelled.")
 
 
@@ -77,11 +84,38 @@ class Population:
     def collect(self):
         clusters = GaugeMetricFamily("dask_gateway_clusters", "Clusters that have not ended.", labels=["state"])
         workers = GaugeMetricFamily("dask_gateway_workers", "Workers that have not ended.", labels=["state"])
+        wait = GaugeMetricFamily(
+            "dask_gateway_longest_wait_seconds",
+            "How long the cluster or worker that waits longest has been waiting for its start; 0 where none waits.",
+            labels=["what"],
+        )
+        size = GaugeMetricFamily("dask_gateway_database_bytes", "The size of the gateway's database.")
         if self.db is not None:
             known = list(self.db.name_to_cluster.values())
+            known_workers = [w for c in known for w in list(c.workers.values())]
             self._count(clusters, known)
-            self._count(workers, [w for c in known for w in list(c.workers.values())])
-        return [clusters, workers]
+            self._count(workers, known_workers)
+            wait.add_metric(["cluster"], self._longest_wait(known))
+            wait.add_metric(["worker"], self._longest_wait(known_workers))
+            bytes_of_files = self._database_bytes()
+            if bytes_of_files is not None:
+                size.add_metric([], bytes_of_files)
+        return [clusters, workers, wait, size]
+
+    @staticmethod
+    def _longest_wait(things):
+        return max(((timestamp() - t.start_time) / 1000 for t in things if state_of(t) == "pending"), default=0)
+
+    def _database_bytes(self):
+        """With what SQLite has not yet moved into the file; None where it is no file, or is gone."""
+        url = self.db.db.url
+        if url.get_backend_name() != "sqlite" or not url.database:
+            return None
+        try:
+            log = Path(f"{url.database}-wal")
+            return Path(url.database).stat().st_size + (log.stat().st_size if log.exists() else 0)
+        except OSError:
+            return None
 
     @staticmethod
     def _count(gauge, things):

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import threading
+from pathlib import Path
 
 import pytest
 import requests
@@ -100,6 +101,31 @@ def test_clusters_and_workers_are_counted_by_state(site):
         await site.stop()
         await site.start()
         assert population("clusters")["pending"] == 1
+
+    site(test)
+
+
+def test_the_longest_wait_is_that_of_the_oldest_which_has_not_started(site):
+    async def test(site):
+        waits = {what: value("dask_gateway_longest_wait_seconds", what=what) for what in ("cluster", "worker")}
+        assert waits == {"cluster": 0, "worker": 0}
+        name = await site.submitted()
+        site.cluster(name).start_time -= 5000_000
+        await site.submitted()
+        assert 5000 < value("dask_gateway_longest_wait_seconds", what="cluster") < 5060
+        async with site.client() as gateway:
+            await gateway.stop_cluster(name)
+        assert value("dask_gateway_longest_wait_seconds", what="cluster") < 60
+
+    site(test)
+
+
+def test_the_size_of_the_database_is_told_while_there_is_one(site):
+    async def test(site):
+        path = Path(site.backend.db.db.url.database)
+        assert value("dask_gateway_database_bytes") >= path.stat().st_size > 0
+        path.unlink()
+        assert REGISTRY.get_sample_value("dask_gateway_database_bytes") is None
 
     site(test)
 
@@ -267,4 +293,4 @@ def test_names_keep_to_prometheuss_conventions():
     for family in ours:
         assert family.documentation.endswith(".")
         assert family.type in ("counter", "histogram", "gauge")
-        assert (family.type == "histogram") == family.name.endswith("_seconds"), family.name
+        assert family.type != "histogram" or family.name.endswith("_seconds"), family.name

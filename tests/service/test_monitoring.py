@@ -1,0 +1,234 @@
+"""Prometheus reads what there is to read, and its alerts fire when the thing that they are about is broken."""
+
+import json
+import os
+import shlex
+import uuid
+from contextlib import contextmanager
+
+import accounts_portal
+import pytest
+import scenario
+from hub_client import trusting
+from inventory_copies import certificate_for
+
+# Each waits for an alert, and then for its end
+breaks_things = pytest.mark.skipif(not os.environ.get("DASK_SERVICE_ALL"), reason="set DASK_SERVICE_ALL, or run --all")
+TARGETS = {("gateway", ""), ("health", ""), ("hub", "")} | {
+    (job, service) for job in ("address", "certificate") for service in ("gateway", "hub")
+}
+
+
+def on(host: str, command: str) -> str:
+    return scenario.host(host).check_output(command)
+
+
+def prometheus(path: str) -> dict:
+    ask = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:9090/api/v1/{path}').read().decode())"
+    return json.loads(on("controller", f"python3 -c {shlex.quote(ask)}"))["data"]
+
+
+def firing(name: str, **labels: str) -> list[dict]:
+    """The alerts of this name and these labels that fire."""
+    return [
+        alert
+        for alert in prometheus("alerts")["alerts"]
+        if alert["state"] == "firing" and {"alertname": name, **labels}.items() <= alert["labels"].items()
+    ]
+
+
+def test_each_alert_does_what_its_examples_say():
+    examples = (scenario.REPOSITORY / "tests/service/alerts.test.yml").read_text()
+    on("controller", f"printf %s {shlex.quote(examples)} > /tmp/alerts.test.yml")
+    done = scenario.host("controller").run("promtool test rules /tmp/alerts.test.yml")
+    assert done.rc == 0, done.stdout + done.stderr
+    for rule in prometheus("rules?type=alert")["groups"][0]["rules"]:
+        name = rule["name"]
+        fires = f"alertname: {name}\n        exp_alerts:\n          - exp_labels"
+        assert fires in examples, f"{name} never fires there"
+
+
+def test_everything_is_read():
+    def read() -> set:
+        return {
+            (target["labels"]["job"], target["labels"].get("service", ""))
+            for target in prometheus("targets?state=active")["activeTargets"]
+            if target["health"] == "up"
+        }
+
+    scenario.wait_until("all of it is read", lambda: read() == TARGETS, timeout=30)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "dask_gateway_health_part",
+        "dask_gateway_database_bytes",
+        "dask_gateway_longest_wait_seconds",
+        "jupyterhub_database_bytes",
+        "jupyterhub_running_servers",
+        "probe_ssl_earliest_cert_expiry",
+    ],
+)
+def test_what_alerts_ask_for_has_arrived(metric):
+    scenario.wait_until(f"there is {metric}", lambda: prometheus(f"query?query={metric}")["result"], timeout=30)
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/health"])
+def test_metrics_are_for_the_addresses_that_may_read_them_alone(path):
+    name = scenario.site()["site_gateway_host"]
+    said = on(
+        "gateway",
+        f"curl --silent --output /dev/null --write-out '%{{http_code}}' --resolve {name}:443:127.0.0.1 https://{name}{path}",
+    )
+    assert said == "403"
+
+
+def test_the_hubs_metrics_want_a_token():
+    assert scenario.get("hub", "/hub/metrics").status_code == 403
+
+
+# -- broken things --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def stopped(host: str, unit: str):
+    on(host, f"systemctl stop {unit}")
+    try:
+        yield
+    finally:
+        on(host, f"systemctl start {unit}")
+
+
+@contextmanager
+def portal_away():
+    accounts_portal.stop()
+    try:
+        yield
+    finally:
+        accounts_portal.start()
+
+
+@contextmanager
+def held_queue(alice):
+    on("controller", "scontrol update partitionname=standard state=down")
+    try:
+        with submitted(alice):
+            yield
+    finally:
+        on("controller", "scontrol update partitionname=standard state=up")
+
+
+@contextmanager
+def submitted(alice, **options):
+    """A cluster that alice asked for."""
+    clusters = scenario.published_url("gateway") + "/api/v1/clusters/"
+    answer = alice.post(clusters, json={"cluster_options": options}, timeout=60)
+    assert answer.status_code == 201, answer.text
+    try:
+        yield
+    finally:
+        alice.delete(clusters + answer.json()["name"], timeout=60)
+
+
+@contextmanager
+def without_sudo(alice):
+    on("gateway", "mv /etc/sudoers.d/dask-gateway /root/dask-gateway.sudoers")
+    try:
+        with submitted(alice):
+            yield
+    finally:
+        on("gateway", "mv /root/dask-gateway.sudoers /etc/sudoers.d/dask-gateway")
+
+
+@contextmanager
+def orphan():
+    """A job of alice's with the mark of a cluster that nobody knows; the gateway itself ends it."""
+    mark = f"dask-gateway:{scenario.site()['site_gateway_host']}:{uuid.uuid4().hex}:scheduler:-"
+    done = scenario.as_user("login", "alice", f"sbatch --comment {mark} --mem 100 --wrap 'sleep 600'")
+    assert done.returncode == 0, done.stderr
+    yield
+    scenario.wait_until("the orphan is cancelled", lambda: not scenario.jobs_of("alice"))
+
+
+@contextmanager
+def expired_certificate():
+    certificate, key = certificate_for(scenario.site()["site_gateway_host"], days=-1)
+    files = {"/etc/nginx/tls-frontend.crt": certificate, "/etc/nginx/tls-frontend.key": key}
+    for path, text in files.items():
+        on("gateway", f"cp -p {path} {path}.kept && printf %s {shlex.quote(text)} > {path}")
+    on("gateway", "systemctl reload nginx")
+    try:
+        yield
+    finally:
+        for path in files:
+            on("gateway", f"mv {path}.kept {path}")
+        on("gateway", "systemctl reload nginx")
+
+
+@contextmanager
+def grown_database():
+    def change(statements: str) -> None:
+        database = "sqlite3.connect('/var/lib/jupyterhub/jupyterhub.sqlite', timeout=30)"
+        on("hub", f"python3 -c {shlex.quote(f'import sqlite3; {database}.executescript({statements!r})')}")
+
+    change("create table ballast (x); insert into ballast values (zeroblob(25000000))")
+    try:
+        yield
+    finally:
+        change("drop table ballast; vacuum")
+
+
+@contextmanager
+def failing_canary():
+    """A canary whose token the Hub does not know, in place of the timer's look without one."""
+    look = "gateway-admin health --canary --token-file - --json"
+    file = "/var/lib/dask-gateway-health/health.prom"
+    with stopped("gateway", "dask-gateway-health.timer"):
+        on("gateway", f"echo {'0' * 32} | {look} | gateway-admin health-metrics {file}")
+        yield
+
+
+@pytest.fixture
+def alices_session(alice):
+    """Requests of alice's to the gateway."""
+    session = trusting(scenario.ca())
+    session.headers["Authorization"] = f"jupyterhub {alice.new_token(note='monitoring')}"
+    return session
+
+
+@breaks_things
+@pytest.mark.parametrize(
+    ("alerts", "broken"),
+    [
+        (
+            [("GatewayDown", {}), ("MetricsMissing", {"job": "gateway"}), ("PartCritical", {"part": "gateway"})],
+            lambda alice: stopped("gateway", "dask-gateway.service"),
+        ),
+        ([("HubDown", {}), ("PartCritical", {"part": "hub"})], lambda alice: stopped("hub", "jupyterhub.service")),
+        ([("CanaryFailing", {"part": "canary: hub"})], lambda alice: failing_canary()),
+        ([("HealthUnknown", {})], lambda alice: stopped("gateway", "dask-gateway-health.timer")),
+        ([("PortalErrors", {})], lambda alice: portal_away()),
+        ([("QueueWait", {"what": "cluster"})], lambda alice: held_queue(alice)),
+        (
+            [("FailedStarts", {"what": "cluster", "reason": "refused_account"})],
+            lambda alice: submitted(alice, account="nobodys"),
+        ),
+        ([("ServiceFailures", {"reason": "sudo"})], lambda alice: without_sudo(alice)),
+        ([("SlurmSilent", {})], lambda alice: stopped("controller", "slurmctld.service")),
+        ([("OrphanedJobs", {})], lambda alice: orphan()),
+        ([("CertificateExpires", {"service": "gateway"})], lambda alice: expired_certificate()),
+        ([("DatabaseSize", {"job": "hub"})], lambda alice: grown_database()),
+    ],
+    ids=lambda value: value[0][0] if isinstance(value, list) else "",
+)
+def test_an_alert_fires_while_the_thing_is_broken_and_ends_with_it(alerts, broken, alices_session):
+    for name, labels in alerts:
+        scenario.wait_until(f"{name} {labels} does not fire yet", lambda n=name, la=labels: not firing(n, **la), 150)
+
+    with broken(alices_session):
+        for name, labels in alerts:
+            scenario.wait_until(f"{name} {labels} fires", lambda n=name, la=labels: firing(n, **la), 150)
+
+    for name, labels in alerts:
+        scenario.wait_until(f"{name} {labels} ends", lambda n=name, la=labels: not firing(n, **la), 150)
