@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 
 import pytest
 import scenario
@@ -12,7 +11,7 @@ pytestmark = pytest.mark.skipif(
     not os.environ.get("DASK_SERVICE_ALL"), reason="several runs of plays: set DASK_SERVICE_ALL, or run --all"
 )
 
-ENVIRONMENTS, COPIES = "/apps/jasmin/jaspy/envs", "/var/lib/jaspy"
+ENVIRONMENTS, MODULES, COPIES = "/apps/jasmin/jaspy/envs", "/apps/jasmin/modulefiles", "/var/lib/jaspy"
 PROGRAM = """
 import dask_gateway
 with dask_gateway.Gateway().new_cluster() as cluster, cluster.get_client() as client:
@@ -21,23 +20,14 @@ with dask_gateway.Gateway().new_cluster() as cluster, cluster.get_client() as cl
 """
 
 
-def play(staged: bool, *options: str) -> tuple[int, str]:
-    call = [
-        "ansible-playbook",
-        "-i",
-        scenario.INVENTORY,
-        "playbooks/jaspy.yml",
-        "-e",
-        json.dumps({"jaspy_staged": staged}),
-    ]
-    done = subprocess.run(
-        [*call, *options],
-        cwd=scenario.REPOSITORY,
-        env=os.environ | scenario.PLAIN_OUTPUT,
-        capture_output=True,
-        text=True,
-    )
+def play(staged: bool) -> tuple[int, str]:
+    done = scenario.playbook("jaspy", "-e", json.dumps({"jaspy_staged": staged}))
     return done.returncode, done.stdout
+
+
+def loaded(module: str) -> str:
+    """The file that a module is read from on node2, and the release that it loads."""
+    return scenario.as_user("node2", "alice", f'module load {module}; echo "$_LMFILES_ $JASPY_RELEASE"').stdout.strip()
 
 
 @pytest.fixture
@@ -55,6 +45,7 @@ def test_hosts_read_checked_copies_of_the_releases_and_go_back(login_python):
     there = f"{ENVIRONMENTS}/{current}"
     assert "ro" in node2.check_output(f"findmnt --noheadings --output OPTIONS {there}").split(",")
     assert f"[{COPIES}/{current}]" in node2.check_output(f"findmnt --noheadings --output SOURCE {there}")
+    assert loaded("jaspy") == f"{COPIES}/modulefiles/jaspy/3.11/v20261101 jaspy3.11-v20261101"
     done = login_python("alice", PROGRAM)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(there)
@@ -65,6 +56,11 @@ def test_hosts_read_checked_copies_of_the_releases_and_go_back(login_python):
     code, said = play(staged=True)
     assert (code, set(re.findall(r"changed=(\d+)", said))) == (0, {"0"}), said[-3000:]
 
+    # As on a host that was down while the lists changed: what it does not know is found in the shared tree
+    copy = f"{COPIES}/modulefiles/jaspy/3.11"
+    node2.check_output(f"rm {copy}/v20260401; echo '# old' >> {copy}/v20261101; touch {copy}/v20240101")
+    assert loaded("jaspy/3.11/v20260401") == f"{MODULES}/jaspy/3.11/v20260401 jaspy3.11-v20260401"
+
     # A file of the shared tree that is not what was packed
     archive = f"/apps/jasmin/jaspy/archives/{current}.tar"
     scenario.host("node1").check_output(f"printf x >> {archive}")
@@ -73,6 +69,7 @@ def test_hosts_read_checked_copies_of_the_releases_and_go_back(login_python):
     assert code != 0
     assert f"{archive} has the SHA-256" in " ".join(said.split())
     assert not node2.file(f"{COPIES}/{current}").exists
+    node2.check_output(f"diff -r {COPIES}/modulefiles/jaspy {MODULES}/jaspy")
     assert scenario.as_user("node2", "alice", "module load jaspy; python -c 'import distributed'").returncode == 0
     scenario.host("node1").check_output(f"rm {archive}")
     assert play(staged=True)[0] == 0
@@ -82,6 +79,8 @@ def test_hosts_read_checked_copies_of_the_releases_and_go_back(login_python):
     assert code == 0, said[-3000:]
     for name in ("node1", "node2", "login", "hub"):
         host = scenario.host(name)
-        assert COPIES not in host.check_output("cat /etc/fstab /proc/self/mountinfo")
+        assert COPIES not in host.check_output(
+            "cat /etc/fstab /proc/self/mountinfo /etc/environment-modules/modulespath"
+        )
         assert host.check_output(f"ls {COPIES}") == ""
     assert node2.check_output("ls /apps/jasmin/jaspy/archives") == ""
