@@ -314,5 +314,13 @@ def test_an_environment_over_a_release_has_its_packages(tmp_path, monkeypatch):
     )
     assert f'"source {tmp_path}/mine/bin/activate"' in made.stdout, made.stderr
     shown = "import only_there; print(only_there.__file__)"
-    found = subprocess.check_output([tmp_path / "mine/bin/python", "-c", shown], text=True).strip()
-    assert found == str(release / packages.relative_to(build) / "only_there.py"), "by the name that stays"
+
+    def found() -> str:
+        return subprocess.check_output([tmp_path / "mine/bin/python", "-c", shown], text=True).strip()
+
+    assert found() == str(packages / "only_there.py")
+    mended = build.with_name(f"{release.name}-ba9876543210")
+    build.rename(mended)
+    release.unlink()
+    release.symlink_to(mended)
+    assert found() == str(mended / packages.relative_to(build) / "only_there.py"), "it follows the release's name"

@@ -27,7 +27,9 @@ def make(folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", folder], check=True)
     if sys.prefix != sys.base_prefix:
         minor = "{}.{}".format(*sys.version_info)
-        line = f"import site; site.addsitedir({packages_folder()!r})\n"
+        # Where the name leads to when Python starts: a process keeps that release's files when it is mended, and does
+        # not ask a shared file system for the link's target with each import
+        line = f"import os, site; site.addsitedir(os.path.realpath({packages_folder()!r}))\n"
         (folder / f"lib/python{minor}/site-packages/jaspy.pth").write_text(line)
 
 
