@@ -47,9 +47,9 @@ def release(tmp_path):
     ).stdout.split("\0")  # fmt: skip
     for name in filter(None, files):
         source = scenario.REPOSITORY / name
-        if source.is_file():
+        if source.is_file() or source.is_symlink():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, folder / name)
+            shutil.copy2(source, folder / name, follow_symlinks=False)
     (folder / ".state").symlink_to(scenario.REPOSITORY / ".state")
     return folder
 
