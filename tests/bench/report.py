@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.goals import GOALS
+from bench.goals import GOALS, Goal
 from bench.record import Record
 
 # Quantities whose spread matters more than their middle
@@ -45,7 +45,7 @@ def _row(one: dict) -> str:
     if not worked:
         return f"{'-':>8} {'-':>8} {'-':>8}  {runs}"
     names = ("p50", "p95", "maximum") if one["part"] in SPREAD else ("median", "minimum", "maximum")
-    digits = 0 if one["unit"] == "ms" else 2
+    digits = 2 if one["unit"] == "s" else 0
     return " ".join(f"{one['figures'][name]:8.{digits}f}" for name in names) + f"  {runs}"
 
 
@@ -54,10 +54,10 @@ def _short(text: str, length: int = 120) -> str:
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
-def judgement(record: Record, sizes: dict) -> str:
+def judgement(record: Record, sizes: dict, goals: Sequence[Goal] = GOALS) -> str:
     """The goals, and whether they are reached."""
     lines = []
-    for goal in GOALS:
+    for goal in goals:
         checked = goal.check(record, sizes)
         if checked is None:
             lines.append(f"  not measured  {goal.text}")
@@ -68,10 +68,10 @@ def judgement(record: Record, sizes: dict) -> str:
     return "\n".join(["Goals", *lines])
 
 
-def document(record: Record, about: dict) -> dict:
+def document(record: Record, about: dict, wanted: Sequence[Goal] = GOALS) -> dict:
     """Everything, for the file."""
     goals = []
-    for goal in GOALS:
+    for goal in wanted:
         reached, allowed = goal.check(record, about["plan"]) or (None, None)
         goals.append({"goal": goal.text, "reached": reached, "allowed": allowed})
     return about | {"series": list(record.series()), "goals": goals}
