@@ -24,12 +24,34 @@ with gw.new_cluster(options) as cluster, cluster.get_client() as client:
 """
 
 
+def type_in(block: str, host: str = "login", home: str = "/home/users/alice", setup: str = "") -> None:
+    """Type a block of the guide on a host; elsewhere than at home for what the batch cluster is not to see."""
+    scenario.put_file(host, "alice", f"{home}/step.sh", f"set -e\n{block}")
+    done = scenario.as_user(host, "alice", f"cd {home} && export HOME={home} {setup} && bash -l step.sh", 600)
+    assert done.returncode == 0, f"{host}:\n{block}{done.stdout}{done.stderr}"
+
+
 def follow(heading: str, **values: str) -> None:
     """Type what the guide says on the login host."""
-    for number, block in enumerate(guide.steps(heading, "sh", "alice", **values)):
-        scenario.put_file("login", "alice", "/home/users/alice/step.sh", f"set -e\n{block}")
-        done = scenario.as_user("login", "alice", "bash -l step.sh", 600)
-        assert done.returncode == 0, f"step {number} of {heading!r}:\n{block}{done.stdout}{done.stderr}"
+    for block in guide.steps(heading, "sh", "alice", **values):
+        type_in(block)
+
+
+def kernel_step(environment: str) -> str:
+    """What the guide says for the kernel of another environment than the one over jaspy."""
+    *_, block = guide.steps("Over jaspy", "sh", "alice")
+    assert "ipykernel install" in block
+    return block.replace("my-env", environment)
+
+
+def compute_in_notebook(server, environment: str, setup: str, module: str) -> str:
+    """Compute from the kernel of an environment."""
+    with server.kernel(environment) as kernel:
+        said = []
+        prefix = kernel.run("import sys; print(sys.prefix)")
+        printed = kernel.run(PROGRAM.format(setup=setup, module=module), 240, said.append)
+    assert "Mismatched" not in "".join(said)
+    return f"kernel {prefix}\n{printed}"
 
 
 def setup_line(heading: str) -> str:
@@ -48,12 +70,12 @@ def compute(environment: str, setup: str, module: str) -> str:
 
 @pytest.fixture(autouse=True)
 def homes_without_environments():
-    folders = (
-        "~/my-env ~/own-env ~/batch-env ~/conda-tool ~/conda-env ~/versions.txt ~/.local/share/jupyter/kernels/my-env"
-    )
-    scenario.as_user("login", "alice", f"rm -rf {folders}")
+    names = "my-env own-env batch-env conda-tool conda-env"
+    kernels = " ".join(f"~/.local/share/jupyter/kernels/{name}" for name in names.split())
+    remove = f"cd && rm -rf {names} versions.txt {kernels}"
+    scenario.as_user("login", "alice", remove)
     yield
-    scenario.as_user("login", "alice", f"rm -rf {folders}")
+    scenario.as_user("login", "alice", remove)
 
 
 @pytest.mark.usefixtures("no_clusters_left")
@@ -72,7 +94,7 @@ def test_an_environment_over_jaspy_serves_login_host_workers_and_notebooks(token
 
 @at_full_length
 @pytest.mark.usefixtures("no_clusters_left")
-def test_an_environment_of_ones_own_and_a_second_one_with_its_versions(token_file):
+def test_an_environment_of_ones_own(token_file):
     token_file("alice")
     follow("Self-contained")
     own = setup_line("Over jaspy").replace("my-env", "own-env")
@@ -81,14 +103,42 @@ def test_an_environment_of_ones_own_and_a_second_one_with_its_versions(token_fil
     check = "module load jaspy; dask-env-check --python ~/own-env/bin/python"
     assert "Fit for the gateway" in scenario.as_user("login", "alice", check).stdout
 
-    follow("Two environments with the same versions")
-    batch = setup_line("Two environments with the same versions")
-    assert "worker /home/users/alice/batch-env" in compute("own-env", batch, "lz4")
+
+@pytest.fixture
+def home_that_only_notebooks_see():
+    """A home folder on the Hub's own disk, as of a notebook service that shares nothing with the batch cluster."""
+    folder, hub = "/srv/home-of-notebooks", scenario.host("hub")
+    hub.check_output(f"rm -rf {folder} && install -d -o alice -m 700 {folder}")
+    yield folder
+    hub.check_output(f"rm -rf {folder}")
 
 
 @at_full_length
 @pytest.mark.usefixtures("no_clusters_left")
-def test_an_environment_of_conda_packages_serves_login_host_and_workers(token_file):
+def test_two_environments_with_the_same_versions_serve_a_notebook_that_the_nodes_do_not_see(
+    alices_server, home_that_only_notebooks_see
+):
+    there, heading = home_that_only_notebooks_see, "Two environments with the same versions"
+    for block in guide.steps("Self-contained", "sh", "alice"):
+        type_in(block, "hub", there)
+    # Where her server looks for kernels
+    type_in(kernel_step("own-env"), "hub", there, "JUPYTER_DATA_DIR=/home/users/alice/.local/share/jupyter")
+    first, second = guide.steps(heading, "sh", "alice")
+    type_in(first, "hub", there)
+    versions = scenario.as_user("hub", "alice", f"cat {there}/versions.txt").stdout
+    assert "dask-gateway==" in versions
+    scenario.put_file("login", "alice", "/home/users/alice/versions.txt", versions)
+    type_in(second)
+
+    printed = compute_in_notebook(alices_server, "own-env", setup_line(heading), "lz4")
+    assert f"kernel {there}/own-env" in printed
+    assert "worker /home/users/alice/batch-env" in printed
+    assert not scenario.host("node1").file(there).exists
+
+
+@at_full_length
+@pytest.mark.usefixtures("no_clusters_left")
+def test_an_environment_of_conda_packages_serves_login_host_workers_and_notebooks(token_file, alices_server):
     """From a channel on the login host, with what the current release has, because no other can be reached here."""
     token_file("alice")
     node, folder = scenario.host("login"), "/var/tmp/channel"
@@ -105,5 +155,9 @@ def test_an_environment_of_conda_packages_serves_login_host_and_workers(token_fi
         assert "worker /home/users/alice/conda-env" in printed
         check = "module load jaspy; dask-env-check --python ~/conda-env/bin/python"
         assert "Fit for the gateway" in scenario.as_user("login", "alice", check).stdout
+        type_in(kernel_step("conda-env"))
+        printed = compute_in_notebook(alices_server, "conda-env", setup_line("Of conda packages"), "lz4")
+        assert "kernel /home/users/alice/conda-env" in printed
+        assert "worker /home/users/alice/conda-env" in printed
     finally:
         node.run(f"rm -rf {folder} {folder}.txt /var/tmp/conda_channel.py")
