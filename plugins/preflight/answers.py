@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ FORMATS = {
     "tls_frontend_server_name": formats.host_name,
     "tls_frontend_certificate": formats.certificate,
     "tls_frontend_private_key": formats.private_key,
+}
+
+# Parts of values of earlier versions, by variable and place, and the part beside it that has taken its place
+RETIRED_PARTS = {
+    ("tls_frontend_locations", "[].authorization.header"): ("headers", "headers, a list of them"),
 }
 
 # Files on the machine that Ansible runs on
@@ -91,7 +97,7 @@ def strings(raw: Any) -> Iterator[str]:
 
 def _wrong(variables: Variables, name: str, option: dict[str, Any], value: Any) -> list[tuple[str, str]]:
     """The first kind of thing that is wrong with a value: the others may follow from it."""
-    by_option = list(faults(option, value))
+    by_option = list(_with_retired_parts(name, faults(option, value)))
     if by_option:
         return by_option
     if value == "" and variables.culprit(name).startswith("vault_"):
@@ -102,6 +108,17 @@ def _wrong(variables: Variables, name: str, option: dict[str, Any], value: Any) 
     if name in FILES_HERE and value and not Path(value).is_file():
         return [("", f"{value} is no file on this machine; write the path of one")]
     return []
+
+
+def _with_retired_parts(name: str, found: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The faults; a part of an earlier version is named as such, and what takes its place is not missed as well."""
+    by_place = dict(found)
+    for place in list(by_place):
+        successor, advice = RETIRED_PARTS.get((name, re.sub(r"\[\d+\]", "[]", place)), ("", ""))
+        if successor:
+            by_place[place] = f"is no longer used; write {advice}"
+            by_place.pop(f"{place.rpartition('.')[0]}.{successor}", None)
+    yield from by_place.items()
 
 
 def _undefined(inventory: Inventory, variables: Variables, name: str, option: dict[str, Any], needed: str) -> Finding:

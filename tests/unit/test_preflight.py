@@ -119,6 +119,20 @@ FAULTS = {
     "a variable of an earlier version": Fault(
         HUB, {"jaspy_releases": []}, "jaspy_releases", "is no longer used; write site_jaspy_releases"
     ),
+    "a part of a value of an earlier version": Fault(
+        GATEWAY,
+        {
+            "tls_frontend_locations": [
+                {
+                    "path": "/clusters/",
+                    "upstream": "http://127.0.0.1:8001",
+                    "authorization": {"upstream": "http://127.0.0.1:8003", "path": "/ask", "header": "X-Key"},
+                }
+            ]
+        },
+        "tls_frontend_locations[0].authorization.header",
+        "is no longer used; write headers, a list of them",
+    ),
     "a value uses a name that nobody defined": Fault(
         HUB,
         {"jupyterhub_default_url": "/{{ hub_page }}"},
