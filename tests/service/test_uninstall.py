@@ -1,0 +1,166 @@
+"""A host that had the service is what it was before, and can have the service again."""
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+import scenario
+from hub_client import trusting
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("DASK_SERVICE_ALL"), reason="installs hosts: set DASK_SERVICE_ALL, or run --all"
+)
+
+# A bare host in the place of one of the service's, which goes on beside it
+BARE = f"{scenario.PREFIX}-bare"
+
+# What may differ afterwards, and why
+ALLOWED = {
+    r"/var/backups(/.*)?": "the last backup; dpkg's copies of its database",
+    r"/var/log(/.*)?": "journals, and what apt and dpkg write of what they did",
+    r"/var/lib/(apt|dpkg|systemd|ucf|pam|dbus|private)(/.*)?": "what the distribution remembers",
+    r"/var/cache/(apt|debconf|ldconfig|private)(/.*)?": "caches of the distribution",
+    r"/var/tmp/.*|/root/\.(ansible|local|cache)(/.*)?": "temporary files of Ansible and systemd",
+    r"/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?": "Debian leaves its packages' system users",
+    r"/etc/(ld\.so\.cache|\.pwd\.lock|machine-id|\.updated)|/var/\.updated": "written by the distribution",
+    r"/etc/ssl/certs(/.*)?|/var/lib/ca-certificates(/.*)?": "made anew; the authorities are compared by themselves",
+    r".*/__pycache__(/.*)?": "what Python has compiled of the distribution's own modules",
+}
+# The system users of Debian's packages
+LEFT_USERS = {"munge", "slurm", "sssd", "prometheus", "mysql", "_prometheus"}
+
+FIND = r"find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp \) -prune -o "
+LIST = FIND + r"-printf '%p\t%y %m %U:%G %l\n'"
+SUMS = "find /etc -xdev -type f -exec sha256sum {} + | sed -E 's/^(\\S+) +(.*)$/\\2\\t\\1/'"
+UNITS = 'systemctl list-unit-files --no-legend --plain | awk \'{print "unit " $1 "\\t" $2}\''
+AUTHORITIES = "sort /etc/ssl/certs/ca-certificates.crt | sha256sum | sed 's/^/authorities\\t/'"
+PACKAGES = r"dpkg-query -W -f 'package ${Package}\t${db:Status-Abbrev}\n' | grep -v '\trc'"
+FAILED = 'systemctl list-units --failed --no-legend --plain | awk \'{print "failed " $1 "\\t"}\''
+
+
+def snapshot(host) -> dict[str, str]:
+    """Files with kind, mode, owner and (below /etc) content; units, packages and authorities."""
+    found: dict[str, str] = {}
+    for command in (LIST, SUMS, UNITS, AUTHORITIES, PACKAGES, FAILED):
+        for line in host.check_output(command).splitlines():
+            name, _, about = line.partition("\t")
+            found[name] = f"{found.get(name, '')} {about}".strip()
+    return found
+
+
+def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    return [
+        f"{name}: {before.get(name, 'nothing')} -> {after.get(name, 'nothing')}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name) and not any(re.fullmatch(pattern, name) for pattern in ALLOWED)
+    ]
+
+
+@pytest.fixture
+def key(tmp_path):
+    """A file of variables with the public key for backups."""
+    subprocess.run(["age-keygen", "-o", tmp_path / "key"], check=True, capture_output=True)
+    public = subprocess.run(["age-keygen", "-y", tmp_path / "key"], check=True, capture_output=True, text=True).stdout
+    (tmp_path / "backup.json").write_text(json.dumps({"backup_recipients": [public.strip()]}))
+    return f"@{tmp_path / 'backup.json'}"
+
+
+@pytest.fixture
+def bare():
+    """``bare("hub")``: a bare container of that name, with the shared file systems, beside the service's own host."""
+
+    def start(name: str):
+        inspect = "{{.Config.Image}}\t{{json .Config.Cmd}}\t{{json .HostConfig.Binds}}"
+        own = subprocess.run(
+            ["docker", "inspect", "--format", inspect, f"{scenario.PREFIX}-{name}"],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+        _, command, binds = own.split("\t")
+        image = subprocess.run(
+            ["bash", "-c", ". script/lib.sh && base_image_tag"],
+            cwd=scenario.REPOSITORY, capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+        subprocess.run(["docker", "rm", "--force", "--volumes", BARE], capture_output=True)
+        subprocess.run(
+            ["docker", "run", "--detach", "--name", BARE, "--hostname", name, "--network", scenario.PREFIX,
+             "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--cgroupns", "private",
+             "--stop-signal", "SIGRTMIN+3", "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec",
+             *(f"--volume={bind}" for bind in json.loads(binds) or []), image, *json.loads(command)],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        host = scenario.host("bare")
+        up = ("running", "degraded")
+        scenario.wait_until("it has booted", lambda: host.run("systemctl is-system-running").stdout.strip() in up, 60)
+        return host
+
+    yield start
+    subprocess.run(["docker", "rm", "--force", "--volumes", BARE], capture_output=True)
+
+
+def play(book: str, name: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run a playbook on the bare host alone."""
+    return subprocess.run(
+        ["ansible-playbook", "--inventory", scenario.INVENTORY, "--limit", name, "-e", f"ansible_host={BARE}",
+         *arguments, book],
+        cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=1500,
+    )  # fmt: skip
+
+
+def changes(done: subprocess.CompletedProcess) -> int:
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    return int(re.search(r"changed=(\d+)", done.stdout)[1])
+
+
+@pytest.mark.parametrize("name", ["login", "gateway", "hub", "controller"])
+def test_a_host_is_what_it_was_before_the_service_came(name, bare, key, request):
+    if name == "gateway":
+        # A second gateway of the same name would not know them
+        request.getfixturevalue("no_clusters_left")
+    host = bare(name)
+    homes = scenario.host("site").check_output("find /home | sort | sha256sum")
+    before = snapshot(host)
+    changed = changes(play("site.yml", name))
+    assert changed > 10
+    assert len(differences(before, snapshot(host))) > 100
+
+    asked = play("playbooks/uninstall.yml", name, "-e", key)
+    assert asked.returncode != 0
+    assert "add -e uninstall=yes" in asked.stdout
+    changed = changes(play("playbooks/uninstall.yml", name, "-e", key, "-e", "uninstall=yes"))
+    assert changed > 5
+    assert differences(before, snapshot(host)) == []
+    users = set(host.check_output("cut -d: -f1 /etc/passwd").split())
+    assert users - set(scenario.host("site").check_output("cut -d: -f1 /etc/passwd").split()) - LEFT_USERS == set()
+    assert scenario.host("site").check_output("find /home | sort | sha256sum") == homes
+    kept = {"gateway": "gateway", "hub": "hub", "controller": "accounting"}.get(name)
+    if kept:
+        assert host.check_output("ls /var/backups/dask-service/*/") == f"{kept}.tar.gz.age"
+
+    changed = changes(play("playbooks/uninstall.yml", name, "-e", key, "-e", "uninstall=yes"))
+    assert changed == 0
+    if name == "login":
+        changed = changes(play("site.yml", name))
+        assert changed > 10
+
+
+def test_nothing_is_removed_where_something_runs_or_could_not_be_kept(alice, no_clusters_left, key):
+    """Of the service itself, which goes on."""
+    clusters = scenario.published_url("gateway") + "/api/v1/clusters/"
+    session = trusting(scenario.ca())
+    session.headers["Authorization"] = f"jupyterhub {alice.new_token(note='uninstall')}"
+    name = session.post(clusters, json={"cluster_options": {}}, timeout=60).json()["name"]
+    try:
+        limit = ("--limit", "gateway,controller", "-e", "uninstall=yes")
+        busy = scenario.playbook("uninstall", "-e", key, *limit)
+        assert busy.returncode != 0
+        assert "clusters of alice" in busy.stdout
+        assert "Nothing was removed" in busy.stdout
+    finally:
+        session.delete(clusters + name, timeout=60)
+    scenario.wait_until("her jobs have ended", lambda: not scenario.jobs_of("alice"))
+    unkept = scenario.playbook("uninstall", *limit)
+    assert unkept.returncode != 0
+    assert "a last backup is encrypted for backup_recipients" in unkept.stdout
+    assert scenario.get("gateway", "/api/health").status_code == 200
