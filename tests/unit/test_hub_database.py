@@ -1,4 +1,4 @@
-"""A Hub's database of an earlier JupyterHub: kept for the way back, brought to this release's schema, and put back."""
+"""The Hub's database: an earlier JupyterHub's is migrated and goes back; a backup knows what in it is newer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import alembic.config
 import alembic.script
 import ansible.module_utils
 import pytest
+import yaml
 from jupyterhub import dbutil, orm
 
-ansible.module_utils.__path__.append(str(Path(__file__).parents[2] / "roles/backup/module_utils"))
+ROLE = Path(__file__).parents[2] / "roles/backup"
+ansible.module_utils.__path__.append(str(ROLE / "module_utils"))
 archive: ModuleType = importlib.import_module("ansible.module_utils.archive")
 
 # JupyterHub 5.0's, two years before this release's
@@ -114,3 +116,19 @@ def test_a_database_whose_schema_has_not_changed_keeps_what_users_have_done_sinc
 
     assert rolled_back(kept) == []
     assert ask(database, "SELECT count(*) FROM users") == 2
+
+
+def test_an_admin_of_the_configuration_whom_an_empty_hub_has_made_is_nothing_newer_than_a_backup(tmp_path):
+    """As on a host that was installed a moment ago, to have a backup of yesterday."""
+    hub = yaml.safe_load((ROLE / "vars/main.yml").read_text())["_backup_parts"]["hub"]
+    [questions] = hub["newer"].values()
+    path = tmp_path / "jupyterhub.sqlite"
+    session = orm.new_session_factory(url(path))()
+    session.add(orm.User(name="carol", admin=True))
+    session.commit()
+    assert archive.newest(path, questions) == 0
+
+    session.add(orm.User(name="alice"))
+    session.commit()
+    session.close()
+    assert archive.newest(path, questions) > 0, "somebody else is"
