@@ -1,7 +1,6 @@
 """Prometheus reads what there is to read, and its alerts fire when the thing that they are about is broken."""
 
 import json
-import os
 import shlex
 import uuid
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from hub_client import trusting
 from inventory_copies import certificate_for
 
 # Each waits for an alert, and then for its end
-breaks_things = pytest.mark.skipif(not os.environ.get("DASK_SERVICE_ALL"), reason="set DASK_SERVICE_ALL, or run --all")
 TARGETS = {("gateway", ""), ("health", ""), ("hub", "")} | {
     (job, service) for job in ("address", "certificate") for service in ("gateway", "hub")
 }
@@ -215,7 +213,7 @@ def alices_session(alice):
     return session
 
 
-@breaks_things
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("alerts", "broken"),
     [

@@ -1,7 +1,5 @@
 """A node leaves the batch cluster and comes back, while alice computes."""
 
-import os
-
 import pytest
 import scenario
 from computation import Computation
@@ -24,7 +22,7 @@ def state_of(node: str) -> str:
     return scenario.host("controller").check_output("sinfo -h -n %s -o %%T", node).splitlines()[0]
 
 
-@pytest.mark.skipif(not os.environ.get("DASK_SERVICE_ALL"), reason="looks at every host; runs with script/test --all")
+@pytest.mark.long
 def test_a_busy_node_stays_and_an_idle_one_leaves_and_comes_back(computation):
     controller = scenario.host("controller")
     busy = set(controller.check_output("squeue -h -u alice -o %%N").split())

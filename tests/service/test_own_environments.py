@@ -1,6 +1,5 @@
 """Users' own environments, made by the steps that their guide tells them, word by word."""
 
-import os
 import subprocess
 
 import guide
@@ -8,7 +7,7 @@ import pytest
 import scenario
 
 # Several minutes of pip
-at_full_length = pytest.mark.skipif(not os.environ.get("DASK_SERVICE_ALL"), reason="set DASK_SERVICE_ALL, or run --all")
+at_full_length = pytest.mark.long
 
 PROGRAM = """
 import importlib, sys
@@ -92,7 +91,7 @@ def test_an_environment_over_jaspy_serves_login_host_workers_and_notebooks(token
         assert kernel.run("import sys, humanize, dask_gateway; print(sys.prefix)") == "/home/users/alice/my-env"
 
 
-@at_full_length
+@pytest.mark.long
 @pytest.mark.usefixtures("no_clusters_left")
 def test_an_environment_of_ones_own(token_file):
     token_file("alice")
@@ -113,7 +112,7 @@ def home_that_only_notebooks_see():
     hub.check_output(f"rm -rf {folder}")
 
 
-@at_full_length
+@pytest.mark.long
 @pytest.mark.usefixtures("no_clusters_left")
 def test_two_environments_with_the_same_versions_serve_a_notebook_that_the_nodes_do_not_see(
     alices_server, home_that_only_notebooks_see
@@ -136,7 +135,7 @@ def test_two_environments_with_the_same_versions_serve_a_notebook_that_the_nodes
     assert not scenario.host("node1").file(there).exists
 
 
-@at_full_length
+@pytest.mark.long
 @pytest.mark.usefixtures("no_clusters_left")
 def test_an_environment_of_conda_packages_serves_login_host_workers_and_notebooks(token_file, alices_server):
     """From a channel on the login host, with what the current release has, because no other can be reached here."""

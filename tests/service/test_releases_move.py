@@ -4,15 +4,12 @@ The release that comes is of conda packages: those of a local channel, because n
 """
 
 import json
-import os
 import subprocess
 
 import pytest
 import scenario
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("DASK_SERVICE_ALL"), reason="several runs of plays: set DASK_SERVICE_ALL, or run --all"
-)
+pytestmark = pytest.mark.long
 
 NEW, CURRENT, OLD = "jaspy3.11-v20270101", "jaspy3.11-v20261101", "jaspy3.11-v20260401"
 OLD_LOCK = str(scenario.REPOSITORY / f"molecule/shared/releases/{OLD}.txt")
@@ -48,24 +45,12 @@ with dask_gateway.Gateway().new_cluster() as cluster, cluster.get_client() as cl
 def play(*books: str, releases: list[dict] | None = None, limit: str = "all") -> str:
     """Run playbooks as an operator who has changed the list; without one, as the inventory has it."""
     extra = ["-e", json.dumps({"site_jaspy_releases": releases})] if releases else []
-    done = subprocess.run(
-        [
-            "ansible-playbook",
-            "-i",
-            scenario.INVENTORY,
-            "--limit",
-            limit,
-            *extra,
-            *(f"playbooks/{book}.yml" for book in books),
-        ],
-        cwd=scenario.REPOSITORY,
-        env=os.environ | scenario.PLAIN_OUTPUT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
+    said = ""
+    for book in books:
+        done = scenario.playbook(book, "--limit", limit, *extra)
+        assert done.returncode == 0, done.stdout[-4000:]
+        said += done.stdout
+    return said
 
 
 def alice(command: str) -> str:

@@ -24,9 +24,7 @@ def test_a_check_of_the_installed_service_works_and_would_change_nothing():
     assert {host: count for host, count in changed.items() if count != "0"} == {}, done.stdout[-20000:]
 
 
-@pytest.mark.skipif(
-    not os.environ.get("DASK_SERVICE_ALL"), reason="runs on each host: set DASK_SERVICE_ALL, or run --all"
-)
+@pytest.mark.long
 @pytest.mark.parametrize("host", [host for host in scenario.HOSTS if host != "site"])
 def test_one_host_by_itself_is_what_all_together_have_made_of_it(host):
     done = subprocess.run(

@@ -1,15 +1,12 @@
 """Releases on disks of hosts whose shared tree is slow: checked, mounted where the release is, and gone again."""
 
 import json
-import os
 import re
 
 import pytest
 import scenario
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("DASK_SERVICE_ALL"), reason="several runs of plays: set DASK_SERVICE_ALL, or run --all"
-)
+pytestmark = pytest.mark.long
 
 ENVIRONMENTS, MODULES, COPIES = "/apps/jasmin/jaspy/envs", "/apps/jasmin/modulefiles", "/var/lib/jaspy"
 PROGRAM = """

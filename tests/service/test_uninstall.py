@@ -9,9 +9,7 @@ import pytest
 import scenario
 from hub_client import trusting
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("DASK_SERVICE_ALL"), reason="installs hosts: set DASK_SERVICE_ALL, or run --all"
-)
+pytestmark = pytest.mark.long
 
 # A bare host in the place of one of the service's, which goes on beside it
 BARE = f"{scenario.PREFIX}-bare"

@@ -71,7 +71,7 @@ def playbook(folder, name: str, *arguments: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
-@pytest.mark.skipif(not os.environ.get("DASK_SERVICE_ALL"), reason="site.yml twice; runs with script/test --all")
+@pytest.mark.long
 def test_a_release_whose_canary_fails_goes_back_and_one_that_works_comes(
     release, variables, computation, login_python, alices_server
 ):
