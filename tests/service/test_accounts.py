@@ -107,7 +107,8 @@ def test_a_name_that_is_not_hers_does_not_get_what_alice_has(portal):
         answers = dict(zip(NOT_HERS, pool.map(lambda name: check(name, "--live"), NOT_HERS), strict=True))
     decisions = {name: (code, answer["decision"], answer["user"]) for name, (code, answer) in answers.items()}
     assert decisions == {name: (1, "refused", name) for name in NOT_HERS}
-    assert set(portal.requests()["users"]) == {"ALICE", "Alice"}, "what can be no user's name is asked nobody about"
+    asked = set(portal.requests()["users"]) - {"carol"}  # whose clusters of earlier tests the gateway may ask about
+    assert asked == {"ALICE", "Alice"}, "what can be no user's name is asked nobody about"
 
 
 def test_who_lost_the_service_can_still_list_and_stop_clusters_but_not_let_them_grow(
