@@ -27,36 +27,38 @@ def contents(user, path: str = "") -> dict:
     return answer.json()
 
 
-@pytest.fixture
-def user(alices_server):
-    yield alices_server
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left():
+    yield
     scenario.as_user("hub", "alice", "rm -rf ~/dask-example* ~/*-Copy*.ipynb")
 
 
-def test_every_example_is_in_the_file_browser_and_nothing_of_it_can_be_overwritten(user):
-    assert FOLDER in [entry["name"] for entry in contents(user)["content"]]
-    entries = contents(user, FOLDER)["content"]
+def test_every_example_is_in_the_file_browser_and_nothing_of_it_can_be_overwritten(alices_server):
+    assert FOLDER in [entry["name"] for entry in contents(alices_server)["content"]]
+    entries = contents(alices_server, FOLDER)["content"]
     assert sorted(entry["name"] for entry in entries) == sorted(f"{name}.ipynb" for name in SHOWN)
     for entry in entries:
-        path = f"{user.server_url}/api/contents/{entry['path']}"
-        notebook = contents(user, entry["path"])
+        path = f"{alices_server.server_url}/api/contents/{entry['path']}"
+        notebook = contents(alices_server, entry["path"])
         assert notebook["writable"] is False
-        saved = user.api.put(path, json={"type": "notebook", "content": notebook["content"]}, timeout=30)
+        saved = alices_server.api.put(path, json={"type": "notebook", "content": notebook["content"]}, timeout=30)
         assert saved.status_code == 403
     # What the user wants to change is a file of the user's own
-    copied = user.api.post(f"{user.server_url}/api/contents/", json={"copy_from": entries[0]["path"]}, timeout=30)
+    copied = alices_server.api.post(
+        f"{alices_server.server_url}/api/contents/", json={"copy_from": entries[0]["path"]}, timeout=30
+    )
     assert copied.status_code == 201
-    assert contents(user, copied.json()["path"])["writable"] is True
+    assert contents(alices_server, copied.json()["path"])["writable"] is True
 
 
 @pytest.mark.parametrize("name", SHOWN)
 @pytest.mark.usefixtures("no_clusters_left")
-def test_an_example_shows_what_it_promises(user, name):
-    notebook = contents(user, f"{FOLDER}/{name}.ipynb")["content"]
+def test_an_example_shows_what_it_promises(alices_server, name):
+    notebook = contents(alices_server, f"{FOLDER}/{name}.ipynb")["content"]
     assert notebook["metadata"]["kernelspec"]["name"] == "jaspy"
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert all(cell.get("outputs", []) == [] for cell in notebook["cells"])
-    with user.kernel("jaspy") as kernel:
+    with alices_server.kernel("jaspy") as kernel:
         shown = [kernel.run(code) for code in cells]
     for number, text in SHOWN[name].items():
         assert text in shown[-number], json.dumps(shown, indent=1)
