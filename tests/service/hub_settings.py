@@ -12,8 +12,8 @@ import scenario
 @contextmanager
 def hub_with(**values) -> Iterator[None]:
     """The Hub runs with these values, and on leaving the block as the inventory has it."""
-    play_hub(values)
     try:
+        play_hub(values)
         yield
     finally:
         play_hub({})

@@ -1,8 +1,8 @@
 """What a monitoring system reads, on a port of the loopback."""
 
+import time
 from pathlib import Path
 
-from dask_gateway_server.utils import timestamp
 from prometheus_client import REGISTRY, Counter, Histogram, disable_created_metrics, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 
@@ -104,7 +104,8 @@ class Population:
 
     @staticmethod
     def _longest_wait(things):
-        return max(((timestamp() - t.start_time) / 1000 for t in things if state_of(t) == "pending"), default=0)
+        # dask-gateway counts in milliseconds; the Hub, which has this module for its access check, has no dask-gateway
+        return max((time.time() - t.start_time / 1000 for t in things if state_of(t) == "pending"), default=0)
 
     def _database_bytes(self):
         """With what SQLite has not yet moved into the file; None where it is no file, or is gone."""
