@@ -203,6 +203,11 @@ def get(host_name: str, path: str, **kwargs) -> requests.Response:
     return trusting(ca()).get(published_url(host_name) + path, timeout=30, allow_redirects=False, **kwargs)
 
 
+def gateway_answers() -> bool:
+    """Whether the gateway does, through its front end."""
+    return get("gateway", "/api/health").status_code == 200
+
+
 def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess:
     """Run one of the operators' playbooks on this copy of the service."""
     return subprocess.run(

@@ -110,7 +110,7 @@ def test_a_failure_has_a_priority_in_the_journal():
     """Journald takes the priority from the line: `journalctl -p warning` shows what went wrong and nothing else."""
     gateway = scenario.host("gateway")
     gateway.check_output("systemctl restart dask-gateway.service")
-    scenario.wait_until("the gateway answers", lambda: scenario.get("gateway", "/api/health").status_code == 200)
+    scenario.wait_until("the gateway answers", scenario.gateway_answers)
     scenario.get("gateway", "/api/v1/clusters/")  # without a token
     lines = scenario.wait_until(
         "the refusal is in the journal",

@@ -24,6 +24,13 @@ def broken(host: str, breaks: str, mends: str) -> Iterator[None]:
         scenario.host(host).check_output(mends)
 
 
+@contextmanager
+def gateway_down() -> Iterator[None]:
+    with broken("gateway", "systemctl stop dask-gateway.service", "systemctl start dask-gateway.service"):
+        yield
+    scenario.wait_until("the gateway is back", scenario.gateway_answers)
+
+
 def test_hosts_on_which_all_is_well_have_nothing_to_mend():
     done = probes()
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
@@ -34,7 +41,7 @@ def test_everything_that_is_wrong_on_the_hosts_is_named_at_once():
     nsswitch, was = "/etc/nsswitch.conf", "/run/nsswitch.was"
     partition = "scontrol update PartitionName=standard State="
     with (
-        broken("gateway", "systemctl stop dask-gateway.service", "systemctl start dask-gateway.service"),
+        gateway_down(),
         broken(
             "login", f"cp -a {nsswitch} {was} && sed -i 's/^hosts:.*/hosts: files/' {nsswitch}", f"mv {was} {nsswitch}"
         ),
@@ -57,6 +64,6 @@ def test_everything_that_is_wrong_on_the_hosts_is_named_at_once():
 
 
 def test_a_gateway_that_is_down_keeps_nobody_from_installing_it():
-    with broken("gateway", "systemctl stop dask-gateway.service", "systemctl start dask-gateway.service"):
+    with gateway_down():
         done = probes('--extra-vars={"probes_service": false}')
     assert done.returncode == 0, done.stdout[-5000:]

@@ -24,10 +24,6 @@ def computation(token_file, no_clusters_left) -> Iterator[Computation]:
     running.end()
 
 
-def gateway_answers() -> bool:
-    return scenario.get("gateway", "/api/health").status_code == 200
-
-
 def jobs_running_of(user: str) -> list[str]:
     return scenario.host("controller").check_output(f"squeue -h -u {user} -t R -o %i").split()
 
@@ -35,7 +31,7 @@ def jobs_running_of(user: str) -> list[str]:
 def test_a_gateway_killed_with_9_keeps_the_cluster_and_the_computation(computation):
     jobs = jobs_running_of("alice")
     scenario.host("gateway").check_output("systemctl kill --kill-whom=main --signal=KILL dask-gateway.service")
-    scenario.wait_until("the gateway is back", gateway_answers)
+    scenario.wait_until("the gateway is back", scenario.gateway_answers)
     assert set(jobs) <= set(jobs_running_of("alice"))
     assert int(computation.line("result")) == RESULT
     computation.line("shut down")
@@ -44,7 +40,7 @@ def test_a_gateway_killed_with_9_keeps_the_cluster_and_the_computation(computati
 
 def test_a_restarted_gateway_keeps_the_cluster_and_scales_it(computation):
     scenario.host("gateway").check_output("systemctl restart dask-gateway.service")
-    scenario.wait_until("the gateway is back", gateway_answers)
+    scenario.wait_until("the gateway is back", scenario.gateway_answers)
     assert int(computation.line("result")) == RESULT
 
 
@@ -55,7 +51,7 @@ def test_a_gateway_that_is_away_for_longer_than_its_heartbeats_loses_no_cluster(
     # Longer than twice upstream's heartbeat period of 15 s, after which a cluster counts as dead.
     time.sleep(45)
     gateway.check_output("systemctl start dask-gateway.service")
-    scenario.wait_until("the gateway is back", gateway_answers)
+    scenario.wait_until("the gateway is back", scenario.gateway_answers)
     assert int(computation.line("result")) == RESULT
     computation.line("shut down")
 
