@@ -1,0 +1,89 @@
+"""What users had under the release before is theirs after an upgrade."""
+
+import os
+import subprocess
+
+import pytest
+import scenario
+from computation import Computation
+
+COMPUTATION = """
+kept = client.submit(lambda: 6 * 7)
+assert kept.result() == 42
+client.publish_dataset(kept=kept)
+time.sleep(3600)
+"""
+FIND = """
+import dask_gateway
+gw = dask_gateway.Gateway(auth="jupyterhub")
+print([c.name for c in gw.list_clusters()])
+cluster = gw.connect("{}")
+client = cluster.get_client()
+print(client.get_dataset("kept").result())
+cluster.scale(2)
+client.wait_for_workers(2, timeout=120)
+cluster.shutdown()
+print("shut down")
+"""
+ASK = """
+import sqlite3, sys
+database, question = sys.argv[1:]
+print(sqlite3.connect(f"file:{database}?mode=ro", uri=True).execute(question).fetchone()[0])
+"""
+# Both releases have the same JupyterHub: the database goes back to the schema of the one before that, by four revisions
+JUPYTERHUB_5 = """
+systemctl stop jupyterhub && cd /var/lib/jupyterhub && export PATH=/opt/jupyterhub/bin:$PATH &&
+python -m jupyterhub.dbutil alembic downgrade 4621fec11365
+"""
+
+
+@pytest.fixture
+def computation(token_file):
+    token_file("alice")
+    running = Computation("alice", COMPUTATION, timeout=3000)
+    yield running
+    running.end()
+
+
+def playbook(name: str, *arguments: str) -> None:
+    done = subprocess.run(
+        ["ansible-playbook", "--inventory", scenario.INVENTORY, f"playbooks/{name}.yml", *arguments],
+        cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=3000,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr
+
+
+def ask(host: str, database: str, question: str) -> str:
+    return scenario.host(host).check_output("/usr/bin/python3 -c %s %s %s", ASK, database, question)
+
+
+def hubs_schema() -> str:
+    return ask("hub", "/var/lib/jupyterhub/jupyterhub.sqlite", "SELECT version_num FROM alembic_version")
+
+
+def gateway_has_facts() -> bool:
+    """Whether the gateway's database has the table that releases after the first one add."""
+    question = "SELECT count(*) FROM sqlite_master WHERE name = 'service_facts'"
+    return ask("gateway", "/var/lib/dask-gateway/dask_gateway.sqlite", question) == "1"
+
+
+def test_what_users_had_lives_through_the_upgrade_and_its_migrations(computation, alices_server, login_python, canary):
+    assert login_python("alice", "").returncode == 0  # with the token that she goes on with
+    controller = scenario.host("controller")
+    jobs = set(controller.check_output("squeue -h -u alice -o %i").split())
+    server = alices_server.server_pid()
+    newest = hubs_schema()
+    scenario.host("hub").check_output(JUPYTERHUB_5)
+    assert hubs_schema() != newest
+    assert not gateway_has_facts()
+
+    playbook("upgrade", "-e", f"@{canary}")
+
+    assert hubs_schema() == newest
+    assert gateway_has_facts()
+    assert jobs <= set(controller.check_output("squeue -h -u alice -o %i").split())
+    assert alices_server.server_pid() == server
+    found = login_python("alice", FIND.format(computation.cluster))
+    assert found.stdout.splitlines()[-3:] == [f"['{computation.cluster}']", "42", "shut down"], found.stderr
+    scenario.wait_until("no job is left", lambda: not scenario.jobs_of("alice"))
+    assert jobs <= set(controller.check_output("sacct -nXP -a -S 2020-01-01 -o JobID").split())

@@ -1,0 +1,81 @@
+"""The hosts of the Hub and of the gateway are lost with their disks, and new ones are installed and get the backup.
+
+Alice's cluster runs on the nodes all the while, her token is known again, and so is her cluster.
+"""
+
+import json
+import os
+import subprocess
+
+import scenario
+from hub_client import HubUser
+
+LOST = ("hub", "gateway")
+CLUSTER = """
+import dask_gateway
+gw = dask_gateway.Gateway(auth="jupyterhub")
+cluster = gw.new_cluster(shutdown_on_close=False)
+cluster.scale(1)
+client = cluster.get_client()
+client.wait_for_workers(1)
+kept = client.submit(lambda: 6 * 7)
+assert kept.result() == 42
+client.publish_dataset(kept=kept)
+print("cluster", cluster.name)
+"""
+FIND = """
+import dask_gateway
+gw = dask_gateway.Gateway(auth="jupyterhub")
+print([c.name for c in gw.list_clusters()])
+cluster = gw.connect("{}")
+client = cluster.get_client()
+print(client.get_dataset("kept").result())
+cluster.scale(2)
+client.wait_for_workers(2, timeout=120)
+cluster.shutdown()
+print("shut down")
+"""
+
+
+def playbook(*arguments: str) -> str:
+    done = subprocess.run(
+        ["ansible-playbook", "--inventory", scenario.INVENTORY, *arguments],
+        cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=3000,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr
+    return done.stdout
+
+
+def jobs() -> set[str]:
+    return set(scenario.host("controller").check_output("squeue -h -u alice -o %i").split())
+
+
+def test_alices_token_and_her_running_cluster_are_found_again_on_fresh_hosts(login_python, backup_variables, tmp_path):
+    made = login_python("alice", CLUSTER)
+    assert made.returncode == 0, made.stderr
+    cluster, running = made.stdout.split()[-1], jobs()
+    backup = ["-e", f"@{backup_variables}"]
+    playbook("playbooks/backup.yml", *backup)
+    (taken,) = (tmp_path / "fetched").iterdir()
+
+    for host in LOST:
+        subprocess.run(["docker", "rm", "--force", "--volumes", f"{scenario.PREFIX}-{host}"], check=True)
+    playbook("molecule/shared/create.yml")
+    # An admin of the configuration is in the empty Hub's database at once, younger than the backup
+    admins = json.dumps({"jupyterhub_admin_users": ["carol"]})
+    playbook("site.yml", "--limit", ",".join([*LOST, "localhost"]), "-e", admins)
+    unknown = login_python("alice", FIND.format(cluster))
+    assert unknown.returncode != 0, "her token was to be unknown on the fresh hosts"
+    assert jobs() == running, "an empty gateway leaves alone what it does not know"
+
+    playbook("playbooks/restore.yml", "--limit", ",".join(LOST), *backup, "-e", f"restore_set={taken.name}")
+
+    found = login_python("alice", FIND.format(cluster))
+    assert found.stdout.splitlines()[-3:] == [f"['{cluster}']", "42", "shut down"], found.stderr
+    scenario.wait_until("no job is left", lambda: not scenario.jobs_of("alice"))
+    # Her server was on the host that was lost; the Hub sees that, and starts another
+    alice = HubUser(scenario.published_url("hub"), scenario.ca(), "alice", scenario.passwords()["alice"])
+    alice.sign_in()
+    alice.start_server()
+    assert alice.server_answers()
+    alice.stop_server()
