@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 
@@ -37,8 +38,12 @@ def computation(token_file, no_clusters_left) -> Iterator[Computation]:
 
 
 def rotate(*options: str) -> subprocess.CompletedProcess[str]:
+    return run("playbooks/rotate.yml", *options)
+
+
+def run(playbook: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["ansible-playbook", "--inventory", scenario.INVENTORY, *options, "playbooks/rotate.yml"],
+        ["ansible-playbook", "--inventory", scenario.INVENTORY, *options, playbook],
         cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
 
@@ -79,3 +84,95 @@ def test_keys_and_tokens_are_rotated_and_no_cluster_is_lost(computation):
     assert refused.returncode == 2
     assert "were encrypted with a key that is no longer among dask_gateway_database_keys" in refused.stdout
     assert gateway_secrets() == after
+
+
+COMPUTE = """
+import dask_gateway
+gw = dask_gateway.Gateway(auth="jupyterhub")
+cluster = gw.new_cluster()
+cluster.scale(1)
+print(cluster.get_client().submit(lambda: 6 * 7).result(timeout=120))
+cluster.shutdown()
+"""
+# What is written where a secret arrives, but for those of the gateway, which the test above looks at
+PLACES = {
+    "hub": "/etc/jupyterhub/hub.env /etc/jupyterhub/proxy.env",
+    "gateway": "/etc/dask-gateway/gateway.env /etc/dask-gateway/pages.env /etc/munge/munge.key",
+    "controller": "/etc/slurm/slurmdbd.conf /etc/munge/munge.key",
+    "node1": "/etc/munge/munge.key",
+    "node2": "/etc/munge/munge.key",
+    "login": "/etc/munge/munge.key",
+}
+ROTATED_SECRETS = (
+    "jupyterhub_cookie_secret",
+    "jupyterhub_crypt_key",
+    "jupyterhub_proxy_auth_token",
+    "dask_gateway_jupyterhub_api_token",
+    "slurm_munge_key",
+    "slurm_database_password",
+)
+
+
+def digests() -> dict[tuple[str, str], str]:
+    """What the files with secrets hold, on each host."""
+    return {
+        (host, line.split()[1]): line.split()[0]
+        for host, files in PLACES.items()
+        for line in scenario.host(host).check_output(f"sha256sum {files}").splitlines()
+    }
+
+
+def signed_in(user) -> bool:
+    page = user.browser.get(f"{user.url}/hub/home", timeout=30)
+    page.raise_for_status()
+    return "/hub/login" not in page.url
+
+
+@pytest.mark.long
+def test_secrets_of_all_hosts_are_rotated_and_jobs_servers_and_tokens_go_on(computation, alices_server, login_python):
+    """The Hub's, munge's, of SLURM's database, and by site.yml's part of the gateway the one that the portal gives."""
+    token = alices_server.new_token(note="from before the rotation")
+    assert signed_in(alices_server)
+    before, jobs, server = digests(), set(scenario.jobs_of("alice")), alices_server.server_pid()
+    for name in ROTATED_SECRETS:
+        (SECRETS / name).unlink()
+    scenario.secrets.cache_clear()
+
+    done = rotate()
+
+    assert done.returncode == 0, done.stdout[-5000:]
+    after = digests()
+    assert [place for place in before if before[place] == after[place]] == []
+    assert len({digest for (_, path), digest in after.items() if path.endswith("munge.key")}) == 1
+    assert jobs <= set(scenario.jobs_of("alice")), "jobs were to live through another key of munge"
+    # The cookie secret ends sessions of browsers, and nothing else
+    assert not signed_in(alices_server)
+    assert alices_server.holds(token)
+    scenario.wait_until("her server answers through the proxy", alices_server.server_answers)
+    assert alices_server.server_pid() == server
+    scenario.put_file("login", "alice", ROTATED, "")
+    assert computation.line("scheduler") == "True", "it is another scheduler"
+    assert int(computation.line("result")) == 4950
+    computation.line("shut down")
+
+    # The portal's operators have given another secret
+    controller = scenario.host("controller")
+    (SECRETS / "accounts_check_client_secret").unlink()
+    scenario.secrets.cache_clear()
+    portal = run("molecule/shared/portal.yml")
+    assert portal.returncode == 0, portal.stdout[-5000:]
+    assert scenario.host("gateway").run("gateway-admin accounts probe").rc != 0, "the earlier one was to be refused"
+    site = run("playbooks/gateway.yml")
+    assert site.returncode == 0, site.stdout[-5000:]
+    assert scenario.host("gateway").run("gateway-admin accounts check alice --live").rc == 0
+
+    # Everything that is new has the new ones: from the Hub's answer about a token to the accounting's record of a job
+    records = "sacct -nXP -a -S now-1hour -u alice -o JobID,State"
+    known = set(controller.check_output(records).split())
+    computed = login_python("alice", COMPUTE)
+    assert computed.stdout.split() == ["42"], computed.stderr
+    scenario.wait_until("the accounting has her jobs", lambda: set(controller.check_output(records).split()) - known)
+    again = rotate()
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert "changed=0" in again.stdout.partition("PLAY RECAP")[2]
+    assert not re.search(r"changed=[1-9]", again.stdout)
