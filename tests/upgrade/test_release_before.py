@@ -6,24 +6,13 @@ import subprocess
 import pytest
 import scenario
 from computation import Computation
+from upgrade.found_again import FIND
 
 COMPUTATION = """
 kept = client.submit(lambda: 6 * 7)
 assert kept.result() == 42
 client.publish_dataset(kept=kept)
 time.sleep(3600)
-"""
-FIND = """
-import dask_gateway
-gw = dask_gateway.Gateway(auth="jupyterhub")
-print([c.name for c in gw.list_clusters()])
-cluster = gw.connect("{}")
-client = cluster.get_client()
-print(client.get_dataset("kept").result())
-cluster.scale(2)
-client.wait_for_workers(2, timeout=120)
-cluster.shutdown()
-print("shut down")
 """
 ASK = """
 import sqlite3, sys

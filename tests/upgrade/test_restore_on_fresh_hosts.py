@@ -9,6 +9,7 @@ import subprocess
 
 import scenario
 from hub_client import HubUser
+from upgrade.found_again import FIND
 
 LOST = ("hub", "gateway")
 CLUSTER = """
@@ -22,18 +23,6 @@ kept = client.submit(lambda: 6 * 7)
 assert kept.result() == 42
 client.publish_dataset(kept=kept)
 print("cluster", cluster.name)
-"""
-FIND = """
-import dask_gateway
-gw = dask_gateway.Gateway(auth="jupyterhub")
-print([c.name for c in gw.list_clusters()])
-cluster = gw.connect("{}")
-client = cluster.get_client()
-print(client.get_dataset("kept").result())
-cluster.scale(2)
-client.wait_for_workers(2, timeout=120)
-cluster.shutdown()
-print("shut down")
 """
 
 
