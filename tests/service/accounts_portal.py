@@ -14,6 +14,7 @@ from portal_control import PortalControl
 
 CONFIGURATION = "/etc/accounts-check/dask-gateway"
 AUDIT_LOG = "/var/log/accounts-check/dask-gateway/audit.log"
+ANSWERS = "/var/lib/accounts-check/dask-gateway/answers.sqlite"
 A_CLUSTER = "a cluster"
 
 _CALL_CONTROL = """
@@ -77,13 +78,38 @@ def audited(user: str) -> list[dict]:
     return [entry for entry in entries if entry["user"] == user]
 
 
+_REMEMBERED_FOR = """
+import json, sqlite3, sys, time
+answers = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
+rows = answers.execute("select answer from answers where user = ?", sys.argv[2:])
+print(max([json.loads(answer)["until"] - time.time() for answer, in rows], default=0))
+"""
+
+
+def wait_until_asked_anew(user: str) -> None:
+    """Wait until what the gateway remembers of a user is too old, and the portal is asked at the user's next request.
+
+    A question that is under way may be answered only meanwhile: the gateway itself asks about those who compute.
+    """
+
+    def seconds_left() -> float:
+        done = scenario.host("gateway").check_output("python3 -c %s %s %s", _REMEMBERED_FOR, ANSWERS, user)
+        return float(done)
+
+    def is_old() -> bool:
+        left = seconds_left()
+        time.sleep(max(0, left))
+        return left <= 0
+
+    scenario.wait_until(f"nothing is remembered of {user}", is_old, timeout=60)
+
+
 class Requests:
     """What users ask of the gateway's API, each with a token of the Hub, as dask_gateway.Gateway does."""
 
     def __init__(self, hub_user):
         self._hub_user = hub_user
         self._sessions: dict[str, requests.Session] = {}
-        self._asked: dict[str, float] = {}
         self.clusters = scenario.published_url("gateway") + "/api/v1/clusters/"
 
     def session(self, user: str) -> requests.Session:
@@ -100,10 +126,8 @@ class Requests:
         With `live`, whatever the gateway remembers of the user is let grow old first.
         """
         if live:
-            age = time.monotonic() - self._asked.get(user, 0)
-            time.sleep(max(0, scenario.site()["accounts_check_allowed_max_age"] + 0.2 - age))
+            wait_until_asked_anew(user)
         answer = self.session(user).post(self.clusters, json={}, timeout=60)
-        self._asked[user] = time.monotonic()
         if answer.status_code == 201:
             self.session(user).delete(self.clusters + answer.json()["name"], timeout=60).raise_for_status()
             return A_CLUSTER

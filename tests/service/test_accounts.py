@@ -168,8 +168,7 @@ def test_bob_applies_on_the_page_that_the_refusal_names_mary_grants_and_what_is_
     )
     assert "bob was granted" in granted["text"]
 
-    time.sleep(SETTINGS["accounts_check_refused_max_age"])
-    sentence = asks.new_cluster("bob")
+    sentence = asks.new_cluster("bob", live=True)
     assert sentence.startswith("bob holds the service 'dask', but is not in the site's users group 'dask'")
     assert "Apply" not in sentence
     assert scenario.jobs_of("bob") == []
@@ -275,7 +274,8 @@ FAULTS = [{"kind": "slow", "seconds": 3}, {"kind": "status", "code": 503, "times
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault["kind"])
 def test_a_portal_that_is_slow_or_stumbles_is_not_noticed_and_holds_up_nobody_else(portal, asks, fault):
     asks.session("carol")
-    time.sleep(SETTINGS["accounts_check_allowed_max_age"])
+    asks.session("alice")
+    accounts_portal.wait_until_asked_anew("alice")
     portal.fault("grants", **fault)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(asks.new_cluster, "alice")
@@ -288,10 +288,9 @@ def test_a_portal_that_is_slow_or_stumbles_is_not_noticed_and_holds_up_nobody_el
 
 
 def test_a_token_that_the_portal_forgot_is_replaced(portal, asks):
-    time.sleep(SETTINGS["accounts_check_allowed_max_age"])
     portal.forget_tokens()
     portal.count_from_zero()
-    assert asks.new_cluster("carol") == A_CLUSTER
+    assert asks.new_cluster("carol", live=True) == A_CLUSTER
     assert portal.requests()["token"] == 1
 
 

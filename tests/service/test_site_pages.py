@@ -92,7 +92,7 @@ def test_pages_of_the_hub_carry_the_sites_name_its_logo_and_where_to_find_help()
         ("gateway", "dask-gateway-pages.service", "/clusters/0af1/status", 502),
     ],
 )
-def test_while_a_service_is_away_people_read_that_and_where_to_find_help(host, unit, path, status):
+def test_while_a_service_is_away_people_read_that_and_where_to_find_help(alices_server, host, unit, path, status):
     machine = scenario.host(host)
     machine.check_output("systemctl stop %s", unit)
     try:
@@ -107,3 +107,4 @@ def test_while_a_service_is_away_people_read_that_and_where_to_find_help(host, u
     finally:
         machine.check_output("systemctl start %s", unit)
         scenario.wait_until(f"{unit} answers", lambda: scenario.get(host, path).status_code < 500)
+    scenario.wait_until("alice's server is where it was", alices_server.server_answers)
