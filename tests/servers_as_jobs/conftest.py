@@ -1,5 +1,6 @@
 """Fixtures of the scenario servers-as-jobs: those of the service's other tests."""
 
+import scenario
 from service.conftest import (  # noqa: F401
     alice,
     alice_and_her_server,
@@ -8,3 +9,6 @@ from service.conftest import (  # noqa: F401
     hub_user,
     pytest_runtest_makereport,
 )
+
+# Playbooks that tests run are for this scenario's hosts
+scenario.INVENTORY = scenario.REPOSITORY / "molecule/servers-as-jobs/inventory"

@@ -3,11 +3,14 @@
 import json
 import re
 import shlex
+import time
 from contextlib import contextmanager
 
 import pytest
+import requests
 import scenario
 from hub_client import trusting
+from hub_settings import hub_with
 
 HOME = scenario.site()["site_home_directory"]
 FOLDER = f"{HOME}/alice/.notebook-server"
@@ -233,6 +236,106 @@ def test_a_job_that_waits_says_so_on_the_page_then_starts_with_its_profiles_limi
     job = the_server("carol")
     assert (job["limit"], job["cores"], job["memory"]) == ("2:00:00", "2", "600M")
     assert carol.server_answers()
+
+
+def hub_restarted_while_the_job_of(user) -> None:
+    """Restart the Hub while it waits for a job of the user's that has no node."""
+
+    def restart(message: str) -> None:
+        if "queue" in message:
+            scenario.host("hub").check_output("systemctl restart jupyterhub.service")
+
+    # The page loses the Hub: the answer ends early, with whatever the front end makes of that
+    with pytest.raises((AssertionError, RuntimeError, ValueError, requests.exceptions.RequestException)):
+        start(user, "small", restart)
+    scenario.wait_until("the Hub is back", lambda: user.api.get(f"{user.url}/hub/api/user", timeout=30).ok)
+
+
+def test_a_hub_restarted_while_a_job_waits_lets_nothing_run_that_nobody_knows(carol):
+    with no_free_nodes() as end_it:
+        hub_restarted_while_the_job_of(carol)
+        lost = the_server("carol")
+        assert lost["state"] == "PENDING"
+        end_it()
+        scenario.wait_until("the job that no start waits for has ended", lambda: not servers_of("carol"))
+    said = scenario.host("node1").check_output("cat %s/carol/.notebook-server/*.log", HOME)
+    assert "No start of a notebook server waits for this one" in said
+    assert scenario.host("node1").run("find %s/carol/.notebook-server -name '*.json*'", HOME).stdout == ""
+    start(carol, "small")
+    assert carol.server_answers()
+
+
+def test_a_start_after_the_hubs_restart_takes_the_place_of_the_job_that_waits(carol):
+    with no_free_nodes() as end_it:
+        hub_restarted_while_the_job_of(carol)
+        lost = the_server("carol")
+
+        def end_when_submitted(message: str) -> None:
+            if "queue" in message:
+                end_it()
+
+        start(carol, "small", end_when_submitted)
+    assert the_server("carol")["id"] != lost["id"]
+    assert carol.server_answers()
+
+
+IDLE = 12  # seconds
+
+
+def test_an_idle_server_ends_with_its_job_and_not_while_a_kernel_computes(carol):
+    settings = {"jupyterhub_idle_timeout": IDLE, "jupyterhub_environment": {"JUPYTERHUB_ACTIVITY_INTERVAL": "3"}}
+    with hub_with(**settings):
+        start(carol, "small")
+        job = the_server("carol")
+        with carol.kernel() as kernel:
+            with pytest.raises(TimeoutError):
+                kernel.run(f"import time; time.sleep({2 * IDLE + 6})", timeout=1)
+            kernel.close()  # nobody looks on
+            time.sleep(2 * IDLE)
+            assert the_server("carol")["id"] == job["id"]
+            scenario.wait_until("the server, now idle, and its job have ended", lambda: not servers_of("carol"))
+
+
+# Environments of five releases before, of which two are not among the newest three
+OLD = """
+import os, pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+for number, days in enumerate([31, 3, 2, 1, 0], 1):
+    digest = str(number) * 12
+    old = folder / f"environment-{digest}"
+    old.mkdir()
+    for name in (f".complete-{digest}", ".superseded"):
+        (old / name).touch()
+        os.utime(old / name, (time.time() - days * 86400,) * 2)
+"""
+
+
+def test_an_upgrade_and_the_way_back_reach_what_servers_run_in_and_leave_them_alone(alices_server):
+    hub = scenario.host("hub")
+    shared = f"{scenario.site()['site_software_directory']}/notebook-servers"
+    before, job = hub.check_output("readlink %s/environment", shared), the_server("alice")
+    listing = "ls -d %s/environment-111111111111 %s/environment-222222222222"
+    hub.check_output("python3 -c %s %s", OLD, shared)
+    try:
+        upgraded = scenario.playbook("upgrade")
+        assert upgraded.returncode == 0, upgraded.stdout[-6000:]
+        # The newest three stay for who goes back; of the others, what servers may still run from
+        assert hub.run(listing, shared, shared).stdout.split() == [f"{shared}/environment-222222222222"]
+        assert hub.check_output("readlink %s/environment", shared) == before
+        assert (the_server("alice")["id"], alices_server.server_answers()) == (job["id"], True)
+
+        # As after the upgrade to a release with other environments and settings
+        hub.check_output("ln -sfn environment-555555555555 %s/environment", shared)
+        hub.check_output("mv %s/configuration %s/configuration.away && mkdir %s/configuration", *[shared] * 3)
+        back = scenario.playbook("rollback")
+        assert back.returncode == 0, back.stdout[-6000:]
+        assert hub.check_output("readlink %s/environment", shared) == before
+        assert hub.run("diff -r %s/configuration %s/configuration.away", shared, shared).stdout == ""
+        scenario.wait_until("her server is where it was", alices_server.server_answers)
+        assert the_server("alice")["id"] == job["id"]
+    finally:
+        made = [f"{shared}/environment-{str(number) * 12}" for number in range(1, 6)]
+        hub.check_output(shlex.join(["rm", "-rf", *made, f"{shared}/configuration.away"]))
 
 
 @pytest.mark.parametrize(
