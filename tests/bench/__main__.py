@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -71,19 +70,10 @@ def token() -> str:
 
 def main(words: list[str]) -> int:
     options = arguments(words)
-    # An end by a signal cleans up too
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
-    try:
-        hosts.check_running()
-    except hosts.NotRunningError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    hosts.begin()
     machine = hosts.machine()
     if machine["load_before"][0] > 0.7:
         print(f"warning: this machine is busy (load {machine['load_before'][0]}): the figures will tell that too")
-    if waiting := hosts.queue():
-        print(f"error: the batch cluster is in use; end these jobs first: {waiting[:3]}", file=sys.stderr)
-        return 1
 
     began = time.monotonic()
     started = datetime.now(UTC)

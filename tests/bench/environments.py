@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -167,16 +166,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
 
 def main(words: list[str]) -> int:
     options = arguments(words)
-    # An end by a signal cleans up too
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
-    try:
-        hosts.check_running()
-    except hosts.NotRunningError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if waiting := hosts.queue():
-        print(f"error: the batch cluster is in use; end these jobs first: {waiting[:3]}", file=sys.stderr)
-        return 1
+    hosts.begin()
     started, record, machine = datetime.now(UTC), Record(), hosts.machine()
     path = scenario.STATE / "bench" / f"environments-{started:%Y%m%dT%H%M%SZ}.json"
     folder, wait = Path(__file__).parent, options.latency / 1000

@@ -4,7 +4,9 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -37,13 +39,34 @@ def run(name: str, command: str, *, user: str | None = None, stdin: str = "", ti
 
 
 def check_running() -> None:
-    """See that every host of the copy is up.
+    """See that every host of the copy is up, and that nobody uses its batch cluster.
 
     Raises
     ------
     NotRunningError
-        With the command that brings it up.
+        With what to do.
     """
+    _check_hosts()
+    if waiting := queue():
+        raise NotRunningError(f"the batch cluster is in use; end these jobs first: {waiting[:3]}")
+
+
+def begin() -> None:
+    """Be ready to measure, and to clean up after an end by a signal.
+
+    Raises
+    ------
+    SystemExit
+        When there is nothing to measure; with what to do.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    try:
+        check_running()
+    except NotRunningError as error:
+        sys.exit(f"error: {error}")
+
+
+def _check_hosts() -> None:
     try:
         listed = subprocess.run(["docker", "ps", "--format", "{{.Names}}"], capture_output=True, text=True)
     except FileNotFoundError:

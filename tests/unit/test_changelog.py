@@ -21,6 +21,15 @@ def test_every_release_before_is_named_by_its_commit():
         assert re.search(r"Commit `[0-9a-f]{40}`", text), version
 
 
-def test_what_is_there_for_the_operator_is_said_of_each_release_but_the_first():
-    for version, text in list(SECTIONS.items())[:-1]:
-        assert "What to do in the inventory" in text, version
+def test_each_release_has_a_page_of_what_the_operator_does():
+    for version, text in SECTIONS.items():
+        page = REPOSITORY / f"docs/releases/{version}.md"
+        assert f"](releases/{version}.md)" in text
+        assert page.read_text().startswith(f"# Release {version}: ")
+    assert {page.stem for page in (REPOSITORY / "docs/releases").glob("*.md")} == SECTIONS.keys()
+
+
+def test_a_page_says_what_to_do_before_and_after_unless_there_was_no_release_before():
+    for version in list(SECTIONS)[:-1]:
+        page = (REPOSITORY / f"docs/releases/{version}.md").read_text()
+        assert re.findall(r"(?m)^## (Before|The upgrade|After)", page) == ["Before", "The upgrade", "After"], version

@@ -26,9 +26,10 @@ def test_processor_time_is_read_where_they_are_together():
     assert hosts.processor_time("usage_usec 1500000\nuser_usec 7\nsystem_usec 8\n", second) == 1.5
 
 
-def containers(monkeypatch, *names, returncode=0):
-    answer = SimpleNamespace(returncode=returncode, stdout="\n".join(names), stderr="no daemon")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+def containers(monkeypatch, *names, returncode=0, queue=""):
+    listed = SimpleNamespace(returncode=returncode, stdout="\n".join(names), stderr="no daemon")
+    queued = SimpleNamespace(returncode=0, stdout=queue, stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda call, **_: listed if call[1] == "ps" else queued)
     monkeypatch.setattr(hosts.scenario, "PREFIX", "mine")
 
 
@@ -47,6 +48,12 @@ def test_a_stopped_docker_engine_is_told_apart(monkeypatch):
 def test_a_copy_whose_hosts_all_run_is_measured(monkeypatch):
     containers(monkeypatch, *(f"mine-{name}" for name in hosts.scenario.HOSTS))
     hosts.check_running()
+
+
+def test_jobs_of_others_would_be_measured_too_and_are_named(monkeypatch):
+    containers(monkeypatch, *(f"mine-{name}" for name in hosts.scenario.HOSTS), queue="17 alice dask-worker RUNNING\n")
+    with pytest.raises(SystemExit, match=r"^error: .*in use.*17 alice"):
+        hosts.begin()
 
 
 CONFIGURATION = """SlurmctldHost=controller
