@@ -74,6 +74,7 @@ class BatchNotebookSpawner(NotebookServer, SlurmSpawner):
     authority = Unicode(help="The folder of the authority for servers' certificates.").tag(config=True)
 
     _report: asyncio.Future | None = None
+    _listens = False  # whether the server of this job has been heard to listen
     _profile: dict = {}  # replaced, and never changed
 
     @property
@@ -133,13 +134,40 @@ class BatchNotebookSpawner(NotebookServer, SlurmSpawner):
         """Cancel the job as the user."""
         await self._launch(action="cancel", job=self.job_id)
 
+    # -- what lives through a restart of the Hub ------------------------------------------------------------------
+
+    def get_state(self) -> dict:
+        """Remember whether the job's server was heard of."""
+        return super().get_state() | {"listens": self._listens}
+
+    def load_state(self, state: dict) -> None:
+        """Recall it."""
+        super().load_state(state)
+        self._listens = state.get("listens", True)
+
+    async def poll(self) -> int | None:
+        """Tell whether the server lives; None if it does.
+
+        A job for which a Hub waited that was restarted meanwhile does not: nobody waits for what its server reports,
+        so JupyterHub would look for it at an address that it never had. It is cancelled.
+        """
+        if not self.job_id or self._listens or self._report is not None:
+            return await super().poll()
+        try:
+            await self.cancel_batch_job()
+        except Exception as error:
+            # If it starts after all, it ends when it reports
+            self.log.error("Job %s, for which no start waits, can't be cancelled: %s", self.job_id, error)
+        self.clear_state()
+        return 1
+
     # -- the start ----------------------------------------------------------------------------------------------
 
     async def start(self) -> str:
         """Submit the job, and wait until its server listens."""
         await self.admitted()
         self.ip, self.port = self.traits()["ip"].default_value, 0
-        self._report = asyncio.get_running_loop().create_future()
+        self._report, self._listens = asyncio.get_running_loop().create_future(), False
         try:
             # Before JupyterHub's own limit, which knows no reason
             async with asyncio.timeout(max(self.start_timeout - 5, 1)):
@@ -155,6 +183,7 @@ class BatchNotebookSpawner(NotebookServer, SlurmSpawner):
                 while not await listens(self.ip, self.port):
                     await self._see_that_it_lives()
                     await asyncio.sleep(self.startup_poll_interval)
+                self._listens = True
         except TimeoutError:
             raise self.refusal(
                 f"Your notebook server, job {self.job_id}, was not there after {self.start_timeout // 60} minutes, and "

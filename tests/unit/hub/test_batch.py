@@ -68,9 +68,31 @@ def answers(monkeypatch):
 )
 def test_only_a_clear_answer_means_that_a_server_has_ended(spawner, answers, answer, status):
     answers(answer)
-    spawner.job_id = "7"
+    spawner.load_state({"job_id": "7", "listens": True})
     assert asyncio.run(spawner.query_job_status()) == status
     assert asyncio.run(spawner.poll()) == (1 if status == JobStatus.NOTFOUND else None)
+
+
+@pytest.mark.parametrize("answer", [(0, "{}", ""), (0, '{"error": "Unable to contact slurm controller"}', "")])
+def test_a_job_for_which_a_hub_waited_that_is_gone_is_cancelled_and_no_server(spawner, answers, answer):
+    called = answers(answer)
+    waiting = BatchNotebookSpawner()
+    waiting.job_id, waiting.job_status = "7", "PENDING n/a Resources"
+    spawner.load_state(waiting.get_state())
+    assert asyncio.run(spawner.poll()) == 1
+    assert [json.loads(data)["action"] for _, data in called] == ["cancel"]
+    assert spawner.job_id == ""
+
+
+def test_while_a_start_waits_its_job_is_left_alone(spawner, answers):
+    called = answers((0, "PENDING n/a Resources\n", ""))
+
+    async def ask():
+        spawner.job_id, spawner._report = "7", asyncio.get_running_loop().create_future()
+        return await spawner.poll()
+
+    assert asyncio.run(ask()) is None
+    assert [command[0] for command, _ in called] == [spawner.squeue]
 
 
 @pytest.mark.parametrize(
