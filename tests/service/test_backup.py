@@ -85,7 +85,18 @@ def test_alices_token_and_her_running_cluster_come_back_from_a_backup(computatio
 
     for host in WIPE:  # as on new hosts
         scenario.host(host).check_output("rm -rf /var/backups/dask-service")
-    restore = scenario.playbook("restore", "-e", f"@{variables}", "-e", f"restore_set={taken.name}")
+    chosen = ("-e", f"@{variables}", "-e", f"restore_set={taken.name}")
+    checked = scenario.playbook("restore", *chosen, "-e", "restore_check=true")
+    assert checked.returncode == 0, checked.stdout[-5000:]
+    assert login_python("alice", "import dask_gateway; dask_gateway.Gateway().list_clusters()").returncode != 0
+
+    # A lost configuration comes back only where that is asked for
+    setting = "/etc/dask-gateway/dask_gateway_config.py"
+    gateway = scenario.host("gateway")
+    before = gateway.check_output("sha256sum %s", setting)
+    gateway.check_output("echo '# lost' > %s", setting)
+    restore = scenario.playbook("restore", *chosen, "-e", "restore_configuration=true")
+    assert gateway.check_output("sha256sum %s", setting) == before
     assert restore.returncode == 0, restore.stdout[-5000:]
     assert key.splitlines()[-1] not in restore.stdout
     found = login_python("alice", CONNECT.format(computation.cluster))
@@ -94,7 +105,7 @@ def test_alices_token_and_her_running_cluster_come_back_from_a_backup(computatio
     scenario.wait_until("no job is left", lambda: not scenario.jobs_of("alice"))
 
     # She has stopped a cluster since: that would be lost
-    refused = scenario.playbook("restore", "-e", f"@{variables}", "-e", f"restore_set={taken.name}")
+    refused = scenario.playbook("restore", *chosen)
     assert refused.returncode != 0
     assert "restore_over_newer=true" in refused.stdout
     assert "Stop what writes to it" not in refused.stdout

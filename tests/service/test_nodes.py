@@ -1,5 +1,7 @@
 """A node leaves the batch cluster and comes back, while alice computes."""
 
+import re
+
 import pytest
 import scenario
 from computation import Computation
@@ -22,6 +24,11 @@ def state_of(node: str) -> str:
     return scenario.host("controller").check_output("sinfo -h -n %s -o %%T", node).splitlines()[0]
 
 
+def job_state(job: str) -> str:
+    shown = scenario.host("controller").check_output("scontrol --oneliner show job %s", job)
+    return re.search(r"JobState=(\w+)", shown)[1]
+
+
 @pytest.mark.long
 def test_a_busy_node_stays_and_an_idle_one_leaves_and_comes_back(computation):
     controller = scenario.host("controller")
@@ -35,9 +42,14 @@ def test_a_busy_node_stays_and_an_idle_one_leaves_and_comes_back(computation):
     assert "alice" in refused.stdout
     assert state_of(busy) == "mixed"
 
-    gone = scenario.playbook("remove-node", "-e", f"node={idle}", "-e", "remove_node_minutes=1")
-    assert gone.returncode == 0, gone.stdout[-4000:]
+    # Of the other one the only job ends in time
+    submitted = scenario.as_user("login", "alice", f"sbatch --parsable --nodelist={idle} --wrap 'sleep 30'")
+    job = submitted.stdout.strip()
+    scenario.wait_until("her job runs", lambda: job_state(job) == "RUNNING")
+    gone = scenario.playbook("remove-node", "-e", f"node={idle}", "-e", "remove_node_minutes=2")
     try:
+        assert gone.returncode == 0, gone.stdout[-4000:]
+        assert job_state(job) == "COMPLETED"
         assert state_of(idle) == "drained"
         assert not scenario.host(idle).service("slurmd").is_running
         again = scenario.playbook("remove-node", "-e", f"node={idle}")
@@ -47,4 +59,6 @@ def test_a_busy_node_stays_and_an_idle_one_leaves_and_comes_back(computation):
         back = scenario.playbook("add-node", "-e", f"node={idle}")
     assert back.returncode == 0, back.stdout[-4000:]
     assert state_of(idle) == "idle"
+    twice = scenario.playbook("add-node", "-e", f"node={idle}")
+    assert set(re.findall(r"changed=(\d+)", twice.stdout)) == {"0"}, twice.stdout[-4000:]
     assert computation.line("result") == "42"

@@ -83,8 +83,9 @@ def bare():
         subprocess.run(["docker", "rm", "--force", "--volumes", BARE], capture_output=True)
         subprocess.run(
             ["docker", "run", "--detach", "--name", BARE, "--hostname", name, "--network", scenario.PREFIX,
-             "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--cgroupns", "private",
-             "--stop-signal", "SIGRTMIN+3", "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec",
+             "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined",
+             "--cgroupns", "private", "--stop-signal", "SIGRTMIN+3",
+             "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec",
              *(f"--volume={bind}" for bind in json.loads(binds) or []), image, *json.loads(command)],
             check=True, capture_output=True,
         )  # fmt: skip
@@ -111,7 +112,16 @@ def changes(done: subprocess.CompletedProcess) -> int:
     return int(re.search(r"changed=(\d+)", done.stdout)[1])
 
 
-@pytest.mark.parametrize("name", ["login", "gateway", "hub", "controller"])
+# A container of its own may have rules of its own; one host with them is enough
+FIREWALL = {
+    "firewall_enabled": True,
+    "firewall_service_networks": ["172.16.0.0/12"],
+    "firewall_batch_networks": ["172.16.0.0/12"],
+}
+RULES = "nft list ruleset"
+
+
+@pytest.mark.parametrize("name", ["login", "gateway", "hub", "controller", "node1"])
 def test_a_host_is_what_it_was_before_the_service_came(name, bare, key, request):
     if name == "gateway":
         # A second gateway of the same name would not know them
@@ -119,14 +129,19 @@ def test_a_host_is_what_it_was_before_the_service_came(name, bare, key, request)
     host = bare(name)
     homes = scenario.host("site").check_output("find /home | sort | sha256sum")
     before = snapshot(host)
-    changed = changes(play("site.yml", name))
+    also = ("-e", json.dumps(FIREWALL if name == "login" else {}))
+    changed = changes(play("site.yml", name, *also))
     assert changed > 10
     assert len(differences(before, snapshot(host))) > 100
+    if name == "login":
+        assert "policy drop" in host.check_output(RULES)
+        assert changes(play("playbooks/firewall.yml", name, *also)) == 0
 
-    asked = play("playbooks/uninstall.yml", name, "-e", key)
+    asked = play("playbooks/uninstall.yml", name, "-e", key, *also)
     assert asked.returncode != 0
     assert "add -e uninstall=yes" in asked.stdout
-    changed = changes(play("playbooks/uninstall.yml", name, "-e", key, "-e", "uninstall=yes"))
+    changed = changes(play("playbooks/uninstall.yml", name, "-e", key, "-e", "uninstall=yes", *also))
+    assert host.run(RULES).stdout == ""
     assert changed > 5
     assert differences(before, snapshot(host)) == []
     users = set(host.check_output("cut -d: -f1 /etc/passwd").split())
@@ -136,7 +151,7 @@ def test_a_host_is_what_it_was_before_the_service_came(name, bare, key, request)
     if kept:
         assert host.check_output("ls /var/backups/dask-service/*/") == f"{kept}.tar.gz.age"
 
-    changed = changes(play("playbooks/uninstall.yml", name, "-e", key, "-e", "uninstall=yes"))
+    changed = changes(play("playbooks/uninstall.yml", name, "-e", key, "-e", "uninstall=yes", *also))
     assert changed == 0
     if name == "login":
         changed = changes(play("site.yml", name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
@@ -14,6 +15,14 @@ def test_the_first_section_is_this_version_and_names_the_release_before():
     version = (REPOSITORY / "VERSION").read_text().strip()
     assert next(iter(SECTIONS)) == version
     assert f"Release before: {list(SECTIONS)[1]}." in SECTIONS[version]
+
+
+def test_everything_that_is_built_has_this_version():
+    version = (REPOSITORY / "VERSION").read_text().strip()
+    built = {
+        path: tomllib.loads(path.read_text())["project"]["version"] for path in REPOSITORY.glob("src/*/pyproject.toml")
+    }
+    assert set(built.values()) == {version}, built
 
 
 def test_every_release_before_is_named_by_its_commit():

@@ -222,7 +222,15 @@ def test_a_python_that_is_not_there_is_named(builder):
 def test_the_modules_that_do_not_import_are_named(builder, descriptor):
     command = ["python3", "-I", "-c", locked_environment.IMPORT_ALL, "json", "no_such_module"]
     with pytest.raises(environment_build.BuildError, match="no_such_module: ModuleNotFoundError"):
-        builder.commands.run(*command, failure="Not importable", lock=descriptor)
+        builder.commands.verify(*command, failure="Not importable", lock=descriptor)
+
+
+def test_what_a_module_writes_into_the_home_at_its_import_goes(builder, descriptor, tmp_path, monkeypatch):
+    monkeypatch.setitem(builder.commands.environment, "HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    program = "import pathlib; (pathlib.Path.home() / 'gateway.yaml').write_text('x'); print(pathlib.Path.home())"
+    builder.commands.verify("python3", "-c", program, failure="Not written", lock=descriptor)
+    assert list((tmp_path / "home").iterdir()) == []
 
 
 # -- conda packages

@@ -24,6 +24,13 @@ JUPYTERHUB_5 = """
 systemctl stop jupyterhub && cd /var/lib/jupyterhub && export PATH=/opt/jupyterhub/bin:$PATH &&
 python -m jupyterhub.dbutil alembic downgrade 4621fec11365
 """
+# The release before passes over this table, which the way back has left
+FIRST_GATEWAYS_TABLES = """
+systemctl stop dask-gateway && /usr/bin/python3 -c '
+import sqlite3
+sqlite3.connect("/var/lib/dask-gateway/dask_gateway.sqlite").execute("DROP TABLE service_facts")
+' && systemctl start dask-gateway
+"""
 
 
 @pytest.fixture
@@ -56,6 +63,26 @@ def gateway_has_facts() -> bool:
     return ask("gateway", "/var/lib/dask-gateway/dask_gateway.sqlite", question) == "1"
 
 
+RELEASE = "readlink /opt/jupyterhub /opt/jupyterhub-notebook"
+
+
+def test_the_way_back_to_the_release_before_loses_nothing(computation, alices_server, login_python, canary):
+    """First, as the next test changes the schema of the Hub's database, which the release before could not do."""
+    hub, before, server = scenario.host("hub"), scenario.host("hub").check_output(RELEASE), alices_server.server_pid()
+    playbook("upgrade", "-e", f"@{canary}")
+    assert hub.check_output(RELEASE) != before
+    made_since = alices_server.new_token(note="made under the new release")
+
+    playbook("rollback")
+
+    assert hub.check_output(RELEASE) == before
+    assert alices_server.holds(made_since)
+    assert alices_server.server_pid() == server
+    found = login_python("alice", FIND.format(computation.cluster))
+    assert found.stdout.splitlines()[-3:] == [f"['{computation.cluster}']", "42", "shut down"], found.stderr
+    scenario.wait_until("no job is left", lambda: not scenario.jobs_of("alice"))
+
+
 def test_what_users_had_lives_through_the_upgrade_and_its_migrations(computation, alices_server, login_python, canary):
     assert login_python("alice", "").returncode == 0  # with the token that she goes on with
     controller = scenario.host("controller")
@@ -64,6 +91,7 @@ def test_what_users_had_lives_through_the_upgrade_and_its_migrations(computation
     newest = hubs_schema()
     scenario.host("hub").check_output(JUPYTERHUB_5)
     assert hubs_schema() != newest
+    scenario.host("gateway").check_output(FIRST_GATEWAYS_TABLES)
     assert not gateway_has_facts()
 
     playbook("upgrade", "-e", f"@{canary}")

@@ -91,7 +91,7 @@ class Builder:
 
     def build_environment(self, folder: Path, lock: int) -> None:
         """Let the provider make it, add this repository's own wheels, and see that it works."""
-        run, python = self.commands.run, folder / "bin/python"
+        run, verify, python = self.commands.run, self.commands.verify, folder / "bin/python"
         uv_pip = [Path(self.arguments["uv"]["path"]) / "bin/uv", "pip"]
         self.provider.make(folder, lock)
         wheels = sorted(Path(self.arguments["wheels"]).glob("*.whl"))
@@ -102,9 +102,9 @@ class Builder:
         check = [*uv_pip, "check", "--python", python]
         run(*check, failure="The packages of the lock do not fit together", lock=lock)
         imports = [python, "-I", "-c", IMPORT_ALL, *self.arguments["imports"]]
-        run(*imports, failure="A module that the environment is for can't be imported", lock=lock)
+        verify(*imports, failure="A module that the environment is for can't be imported", lock=lock)
         for arguments in self.arguments["checks"]:
-            run(python, *arguments, failure=f"The check '{' '.join(arguments)}' failed", lock=lock)
+            verify(python, *arguments, failure=f"The check '{' '.join(arguments)}' failed", lock=lock)
         shutil.rmtree(self.arguments["wheels"], ignore_errors=True)
 
 

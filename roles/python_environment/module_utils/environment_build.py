@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -117,12 +118,20 @@ class Commands:
         ]:
             self.environment |= dict.fromkeys(names, value) if value else {}
 
-    def run(self, *command: str | Path, failure: str, lock: int, attempts: int = 1, text: str = "") -> None:
+    def verify(self, *command: str | Path, failure: str, lock: int) -> None:
+        """Run a command in a home of its own: packages write there when they are imported, dask_gateway for one."""
+        with tempfile.TemporaryDirectory() as home:
+            self.run(*command, failure=failure, lock=lock, home=home)
+
+    def run(
+        self, *command: str | Path, failure: str, lock: int, attempts: int = 1, text: str = "", home: str = ""
+    ) -> None:
         """Run a command, `text` being its input, or say what has failed and what it printed last."""
+        environment = self.environment | ({"HOME": home} if home else {})
         for attempt in range(1, attempts + 1):
             done = subprocess.run(
                 [str(part) for part in command],
-                env=self.environment,
+                env=environment,
                 cwd="/",
                 pass_fds=[lock],
                 capture_output=True,
