@@ -31,6 +31,22 @@ def rules() -> list[dict]:
     return yaml.safe_load(text)["groups"][0]["rules"]
 
 
+def configuration(**values) -> dict:
+    """Prometheus' configuration as the role writes it."""
+    loader = DataLoader()
+    variables = {"ansible_managed": "", "site_gateway_host": "gateway.site.test", "site_notebook_host": "hub.site.test"}
+    for file in ("defaults/main.yml", "vars/main.yml", "vars/debian.yml"):
+        variables |= loader.load_from_file(str(ROLE / file), trusted_as_template=True)
+    template = trust_as_template((ROLE / "templates/prometheus.yml.j2").read_text())
+    return yaml.safe_load(Templar(loader, variables | values).template(template))
+
+
+def test_alerts_go_where_the_site_wants_them_and_nowhere_by_default():
+    assert "alerting" not in configuration()
+    there = configuration(monitoring_alertmanagers=["alerts.site.test:9093"])["alerting"]["alertmanagers"]
+    assert there == [{"static_configs": [{"targets": ["alerts.site.test:9093"]}]}]
+
+
 def expressions() -> list[str]:
     dashboard = json.loads((ROLE / "files/dashboard.json").read_text())
     panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
