@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import pwd
 import re
 import shlex
 import time
@@ -1031,6 +1032,111 @@ def test_jobs_that_slurm_accepted_to_cancel_and_that_run_on_are_cancelled_again(
         await until(lambda: site.batch.living() == [])
 
     site(test)
+
+
+# -- logs of clusters that have ended -------------------------------------------------------------------------------
+
+
+async def stop(site, name, user="alice"):
+    async with site.client(user) as gateway:
+        await gateway.stop_cluster(name)
+    await until(lambda: site.cluster(name).status.name == "STOPPED")
+
+
+def days_later(site, days=2):
+    """The database as it is days later: without the clusters that have ended by now."""
+    site.backend._tidied = {user: (last - days * 86400, n) for user, (last, n) in site.backend._tidied.items()}
+    for user, (last, in_vain) in site.backend._tidied.items():
+        site.backend._remember_tidied(user, last, in_vain)
+    for cluster in site.backend.db.name_to_cluster.values():
+        if cluster.stop_time:
+            site.backend.db.update_cluster(cluster, stop_time=cluster.stop_time - days * 86_400_000)
+    site.backend.db.cleanup_expired(86400)
+
+
+def test_the_end_of_a_cluster_tidies_its_users_folders_once_and_keeps_those_of_the_others(site):
+    async def test(site):
+        ended, other, third = [await site.running() for _ in range(3)]
+        await stop(site, ended)
+        await until(lambda: site.batch.tidied())
+        await stop(site, third)
+        await asyncio.sleep(0.3)
+        return site.batch.tidied(), {other, third}
+
+    ((user, keep),), living = site(test)
+    assert (user, set(keep), len(keep)) == ("alice", living, 2)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_logs_of_a_user_who_never_comes_back_are_looked_at_each_day_until_none_is_left(site, restarted):
+    async def test(site):
+        await stop(site, await site.running())
+        await until(lambda: site.batch.tidied())
+        days_later(site)
+        assert site.backend.db.name_to_cluster == {}
+        if restarted:
+            await site.stop()
+            await site.start()
+        await until(lambda: len(site.batch.tidied()) == 2)
+        await asyncio.sleep(0.3)
+        assert site.batch.tidied() == [("alice", [])] * 2
+        site.batch.logs_left = 0
+        days_later(site)
+        await until(lambda: len(site.batch.tidied()) == 3)
+        await until(lambda: site.backend._tidied == {})
+        await asyncio.sleep(0.3)
+        assert len(site.batch.tidied()) == 3
+        assert site.backend._users_with_logs() == {}
+
+    site(test)
+
+
+def test_a_cluster_that_ended_just_before_the_gateway_was_killed_is_tidied_up_after(site):
+    async def test(site):
+        name = await site.running()
+        site.backend.tidy = lambda _: asyncio.sleep(0)
+        await stop(site, name)
+        await site.kill()
+        assert site.batch.tidied() == []
+        await site.start()
+        await until(lambda: site.batch.tidied() == [("alice", [])])
+
+    site(test)
+
+
+def test_users_whose_folders_can_not_be_tidied_hold_up_nobody_and_are_given_up_one_day(site):
+    async def test(site):
+        site.batch.untidy = {
+            "alice": LauncherError("no answer in 180 s", temporary=True),
+            "bob": RuntimeError("a fault in the gateway"),
+        }
+        for user in ("alice", "bob", "carol", "gone"):
+            site.backend._remember_tidied(user)
+        await site.backend.tidy_some()
+        assert [user for user, _ in site.batch.tidied()] == ["alice", "bob", "carol"], "the directory knows no other"
+        for _ in range(29):
+            assert {"alice", "gone"} <= set(site.backend._users_with_logs())
+            for user in ("alice", "gone"):
+                site.backend._remember_tidied(user, 0, site.backend._tidied[user][1])
+                await site.backend.tidy(user)
+        assert set(site.backend._users_with_logs()) == {"bob", "carol"}
+
+    site(test, reconcile_period=1000)
+
+
+def test_many_users_are_tidied_up_after_a_few_at_a_time(site):
+    async def test(site):
+        pwd.getpwnam = lambda name: name  # the fixture puts the true one back
+        for number in range(12):
+            site.backend._remember_tidied(f"user{number}", number)
+        await site.backend.tidy_some()
+        assert [user for user, _ in site.batch.tidied()] == [f"user{number}" for number in range(5)]
+        await site.backend.tidy_some()
+        await site.backend.tidy_some()
+        await site.backend.tidy_some()
+        assert len(site.batch.tidied()) == 12
+
+    site(test, reconcile_period=1000, tidied_at_once=5)
 
 
 def test_a_launcher_that_gives_no_answer_leaves_no_open_pipes(tmp_path):
