@@ -217,7 +217,11 @@ class SlurmGatewayBackend(SlurmBackend):
     pending_period = Float(
         3, help="Seconds between questions to SLURM while a job waits or a cluster starts.", config=True
     )
-    running_period = Float(10, help="Seconds between questions to SLURM otherwise.", config=True)
+    running_period = Float(
+        4,
+        help="Seconds between questions to SLURM while clusters run; a user reads why one failed not much later.",
+        config=True,
+    )
     reconcile_period = Float(
         300, help="Seconds between comparisons of all of the gateway's jobs with its database.", config=True
     )
@@ -1263,7 +1267,7 @@ class SlurmGatewayBackend(SlurmBackend):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.pending_period if busy else self.running_period):
                     await self._wake.wait()
-                await asyncio.sleep(min(1, self.pending_period))  # a job that was submitted just now
+                    await asyncio.sleep(min(1, self.pending_period))  # a job that was submitted just now
             try:
                 await self.check_jobs_once()
             except SlurmError as exc:

@@ -353,6 +353,32 @@ def test_a_failed_cluster_says_why_to_whoever_connects_later(site):
     site(test)
 
 
+def test_a_scheduler_that_ends_while_it_runs_is_noticed_within_five_seconds(site):
+    """Whatever else happens meanwhile, and with time to spare for squeue itself and for reading the log."""
+
+    async def test(site):
+        name = await site.running()
+        checked = asyncio.Event()
+        check = site.backend.check_jobs_once
+
+        async def check_jobs_once():
+            await check()
+            checked.set()
+
+        site.backend.check_jobs_once = check_jobs_once
+        await checked.wait()
+        began = time.monotonic()
+        site.batch.end(site.cluster(name).state["job_id"], "OUT_OF_MEMORY")
+        await asyncio.sleep(3.7)
+        site.backend._wake.set()  # as a new job does
+        await until(lambda: site.cluster(name).status.name == "FAILED", 10)
+        assert time.monotonic() - began < 4.3
+        assert "ended as OUT_OF_MEMORY" in site.cluster(name).state["problem"]
+
+    defaults = SlurmGatewayBackend()
+    site(test, pending_period=defaults.pending_period, running_period=defaults.running_period)
+
+
 def test_workers_that_cannot_start_fail_a_cluster_that_has_no_others(site, batch):
     async def test(site):
         name = await site.running()
