@@ -688,6 +688,27 @@ def test_slurm_that_is_away_loses_no_cluster(site):
     site(test)
 
 
+def test_slurm_that_is_away_for_longer_than_heartbeats_may_be_missing_loses_no_cluster(site):
+    """A restart of slurmctld and a network that comes back: neither heartbeats nor jobs are known for a while."""
+
+    async def test(site):
+        name = await site.running()
+        cluster, running = site.cluster(name), site.batch.known.copy()
+        site.batch.away = True
+        cluster.last_heartbeat -= 11 * 60_000
+        await site.backend._check_timeouts()
+        await asyncio.sleep(0.5)
+        assert (cluster.status.name, cluster.is_active()) == ("RUNNING", True)
+        site.batch.away = False
+        await site.backend._check_timeouts()
+        await asyncio.sleep(0.5)
+        assert (cluster.status.name, cluster.is_active()) == ("RUNNING", True)
+        assert site.batch.known == running
+        assert await site.heartbeat(name) == 200
+
+    site(test)
+
+
 def test_a_squeue_that_shows_nothing_ends_no_cluster(site):
     """With PrivateData=jobs a gateway without operator's rights sees no job at all."""
 
