@@ -8,13 +8,14 @@ import pwd
 import re
 import shlex
 import time
+import warnings
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from dask_gateway import GatewayClusterError
+from dask_gateway import GatewayClusterError, GatewayWarning
 
 from slurm_gateway import launcher
 from slurm_gateway.backend import LauncherError, SlurmGatewayBackend
@@ -788,6 +789,61 @@ def test_a_scheduler_that_is_busy_is_asked_again_and_lives(site):
         assert site.cluster(name).is_active()
 
     site(test)
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence", "told"),
+    [
+        (lambda g, name: g.scale_cluster(name, 9), "request of 9 workers would exceed .* limit of 3", {"count": 3}),
+        (
+            lambda g, name: g.adapt_cluster(name, 5, 9),
+            "`maximum=9, minimum=5` workers would exceed .* limit of 3",
+            {"minimum": 3, "maximum": 3},
+        ),
+        (lambda g, name: g.adapt_cluster(name, 1, 9), "`maximum=9, .* limit of 3", {"minimum": 1, "maximum": 3}),
+        (lambda g, name: g.scale_cluster(name, 3), None, {"count": 3}),
+        (lambda g, name: g.adapt_cluster(name, 1), None, {"minimum": 1, "maximum": 3}),
+    ],
+    ids=["scale", "adapt", "adapt above only", "scale to the limit", "adapt without a maximum"],
+)
+def test_more_workers_than_the_limit_are_not_had_and_the_user_reads_so(site, ask, sentence, told):
+    async def test(site):
+        site.backend.site_options.limits = {**site.backend.site_options.limits, "workers": 3}
+        name = await site.running()
+        heard = []
+
+        async def comm(request):
+            heard.append(await request.json())
+            return web.Response()
+
+        app = web.Application()
+        app.router.add_post("/api/comm", comm)
+        async with TestServer(app) as scheduler, site.client() as gateway:
+            site.cluster(name).api_address = str(scheduler.make_url("")).rstrip("/")
+            with warnings.catch_warnings(record=True) as read:
+                warnings.simplefilter("always")
+                await ask(gateway, name)
+        (message,) = heard
+        assert {key: message[key] for key in told} == told
+        return [str(w.message) for w in read if issubclass(w.category, GatewayWarning)]
+
+    sentences = site(test)
+    assert len(sentences) == (sentence is not None)
+    assert all(re.search(sentence, said) for said in sentences)
+
+
+def test_a_scheduler_that_counts_more_workers_than_the_limit_gets_no_more(site):
+    """It is a process of the user, and may report what it likes."""
+
+    async def test(site):
+        site.backend.site_options.limits = {**site.backend.site_options.limits, "workers": 3}
+        name = await site.running()
+        await site.heartbeat(name, count=9)
+        await until(lambda: site.workers(name))
+        await asyncio.sleep(0.3)
+        return len(site.batch.living("worker"))
+
+    assert site(test) == 3
 
 
 @pytest.mark.parametrize(
