@@ -1,7 +1,10 @@
 """The options of a cluster: what is refused, with which sentence, and what a job gets."""
 
 import asyncio
+import grp
 import json
+import os
+import pwd
 from types import SimpleNamespace
 
 import pytest
@@ -205,6 +208,18 @@ def test_limits_hold_for_groups_and_users(monkeypatch):
     limits = options.limits_of("alice")
     assert (limits["worker_cores"], limits["workers"], limits["time_limit"]) == (16, None, 120)
     assert options.limits_of("carol")["time_limit"] == 60
+
+
+def test_limits_of_groups_are_found_in_the_directory():
+    me = pwd.getpwuid(os.getuid())
+    mine = [grp.getgrgid(gid).gr_name for gid in os.getgrouplist(me.pw_name, me.pw_gid)]
+    options = OptionsFor(
+        limits={"workers": 10}, group_limits={group: {"workers": 77} for group in mine} | {"no-group": {"workers": 99}}
+    )
+    assert options.limits_of(me.pw_name)["workers"] == 77
+    assert options.limits_of("nobody-of-this-name")["workers"] == 10
+    options.group_limits = {"no-group": {"workers": 99}}
+    assert options.limits_of(me.pw_name)["workers"] == 10
 
 
 def test_a_default_above_a_limit_is_lowered_to_it():
