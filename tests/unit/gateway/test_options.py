@@ -240,7 +240,7 @@ def test_a_default_above_a_limit_is_lowered_to_it():
         max_size=4,
     )
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), deadline=None)
 def test_whatever_is_sent_is_either_a_valid_configuration_or_a_sentence(request):
     try:
         config = configuration(request)
