@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 import subprocess
 import sys
 import warnings
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import dask_gateway
 import pytest
+from distributed import Client
 
-from dask_user_tools import refusals, tls, token_file, versions
+from dask_user_tools import env_check, refusals, tls, token_file, versions
 
 SOURCES = Path(token_file.__file__).parents[1]
 TOKEN = "gateway:\n  auth:\n    type: jupyterhub\n    kwargs:\n      api_token: 0123456789abcdef\n"
@@ -266,6 +269,64 @@ def test_the_command_to_mend_fits_the_environment(monkeypatch):
 def test_a_cluster_whose_own_jobs_differ_is_to_be_made_anew():
     other = HERE | {"distributed": "2026.3.0"}
     assert "cluster.shutdown()" in versions.mend(versions.differences(HERE, HERE, {"w": other}))
+
+
+def test_what_is_missing_here_as_well_is_no_reason_to_install_it():
+    (found,) = versions.differences({"zict": None}, {"zict": "1"}, {"w": {"zict": "2"}})
+    assert "cluster.shutdown()" in versions.mend([found])
+
+
+@pytest.fixture
+def live_cluster(tmp_path):
+    """`live_cluster(scheduler, *workers)` starts them with these packages besides, and gives their gateway."""
+    processes = []
+
+    def start(number, packages, *arguments):
+        folder = tmp_path / f"{number}"
+        for package, version in packages.items():
+            info = folder / f"{package.replace('-', '_')}-{version}.dist-info"
+            info.mkdir(parents=True)
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        command = [sys.executable, "-m", "dask", *arguments, "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+        environment = os.environ | {"PYTHONPATH": str(folder)}
+        with (tmp_path / f"{number}.log").open("wb") as log:
+            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path))
+
+    def run(scheduler, *workers):
+        file = tmp_path / "scheduler.json"
+        start(0, scheduler, "scheduler", "--host=127.0.0.1", "--port=0", f"--scheduler-file={file}")
+        for number, packages in enumerate(workers, 1):
+            start(number, packages, "worker", f"--scheduler-file={file}", "--no-nanny", "--nthreads=1")
+        with Client(scheduler_file=str(file), timeout=30) as client:
+            client.wait_for_workers(len(workers), timeout=30)
+
+        @contextlib.contextmanager
+        def connect(name, shutdown_on_close):
+            assert not shutdown_on_close
+            yield SimpleNamespace(get_client=lambda: Client(scheduler_file=str(file), set_as_default=False))
+
+        return SimpleNamespace(connect=connect)
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_packages_that_differ_within_a_cluster_are_named_also_if_they_are_missing_here(live_cluster, capsys):
+    there = {"only-there": "1.0", "Alike_There": "5.0", "ZICT": "1.1", "gone-there": "1.0"}
+    other = {"only-there": "2.0", "Alike_There": "5.0", "ZICT": "1.1", "msgpack": "0.1"}
+    gateway = live_cluster(there, there, other)
+    found = env_check.of_cluster("1234", gateway)
+    zict, msgpack = metadata.version("zict"), metadata.version("msgpack")
+    assert [one.shown() for one in found] == [
+        ("msgpack", msgpack, msgpack, f"0.1 (1 workers), {msgpack} (1 workers)"),
+        ("gone-there", "missing", "1.0", "1.0 (1 workers), missing (1 workers)"),
+        ("only-there", "missing", "1.0", "1.0 (1 workers), 2.0 (1 workers)"),
+        ("zict", zict, "1.1", "1.1"),
+    ]
+    assert env_check.check_clusters(["1234"], gateway) == 1
+    assert "The cluster's own jobs differ from each other" in capsys.readouterr().out
 
 
 def environment_check(python: Path | str) -> subprocess.CompletedProcess:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
-from jinja2 import Environment, TemplateSyntaxError, nodes
+from jinja2 import Environment, TemplateSyntaxError, meta, nodes
 from preflight.answers import FILES_HERE, FORMATS
 from preflight.checks import SAME_EVERYWHERE
 from preflight.inventory import SITE_VARIABLES
@@ -44,6 +44,13 @@ def test_every_option_has_a_type_and_a_description(role: Role):
 def test_every_option_begins_with_the_name_of_the_role(role: Role):
     strangers = [n for n in role.options if not n.startswith(f"{role.name}_") and n not in SITE_OPTIONS]
     assert strangers == [], "a role's variables begin with its name; what roles share is in site_variables.yml"
+
+
+def test_the_users_guide_uses_no_site_variable_that_is_not_declared():
+    guide = JINJA.parse((REPOSITORY / "docs/users.md.j2").read_text())
+    used = {name for name in meta.find_undeclared_variables(guide) if name.startswith("site_")}
+    assert "site_home_directory" in used
+    assert used - set(SITE_OPTIONS) == set()
 
 
 @every_role

@@ -1,6 +1,7 @@
 """dask-env-check: does this environment fit the gateway, and a live cluster?"""
 
 import argparse
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -14,13 +15,31 @@ def all_packages() -> list[str]:
     return sorted({name for d in metadata.distributions() if (name := d.metadata["Name"])}, key=str.lower)
 
 
+# What all_packages answers, for another Python: as text, for a function of ours could not be read by it
+ALL_PACKAGES = "sorted({d.name for d in __import__('importlib.metadata').metadata.distributions() if d.name})"
+
+
 def of_cluster(name: str, gateway) -> list[versions.Difference]:
-    """Compare this environment with those of a cluster's scheduler and workers."""
-    # As messages of distributed and not as functions of ours: those could not be read by another Python
+    """Compare this environment with those of a cluster's scheduler and workers.
+
+    What is not installed here counts if the cluster's own jobs differ in it, or if distributed itself needs it.
+    """
+    from distributed.versions import get_versions
+
+    mine = {normal(package): package for package in all_packages()}
     with gateway.connect(name, shutdown_on_close=False) as cluster, cluster.get_client() as client:
-        answer = client.get_versions(packages=all_packages())
+        theirs = {normal(package): package for package in client.run_on_scheduler(eval, ALL_PACKAGES)}
+        # As a message of distributed, for the same reason
+        answer = client.get_versions(packages=list((theirs | mine).values()))
     workers = {address: one["packages"] for address, one in answer["workers"].items() if isinstance(one, dict)}
-    return versions.differences(answer["client"]["packages"], answer["scheduler"]["packages"], workers)
+    found = versions.differences(answer["client"]["packages"], answer["scheduler"]["packages"], workers)
+    needed = get_versions()["packages"]
+    return [one for one in found if one.client or one.package in needed or one.mixed]
+
+
+def normal(package: str) -> str:
+    """The one spelling of a package's name, which releases of it write in several ways."""
+    return re.sub(r"[-_.]+", "-", package).lower()
 
 
 def table(found: list[versions.Difference]) -> str:

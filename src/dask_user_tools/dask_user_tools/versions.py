@@ -39,6 +39,11 @@ class Difference:
             return 1 if alike else 0
         return 1 if self.package in PACKING else 2 if self.package in DATA else 3
 
+    @property
+    def mixed(self) -> bool:
+        """Whether the cluster's own jobs differ from each other."""
+        return len({self.scheduler, *dict(self.workers)}) > 1
+
     def versions(self) -> list[str | None]:
         """All versions there are."""
         return [self.client, self.scheduler, *(version for version, _ in self.workers)]
@@ -92,8 +97,8 @@ def this_release() -> str | None:
 
 def mend(found: list[Difference]) -> str:
     """What to do: a command for a shell or a notebook."""
-    mixed = [difference for difference in found if len({difference.scheduler, *dict(difference.workers)}) > 1]
-    if any(difference.rank < 2 for difference in mixed):
+    # What is missing here as well can't be mended here
+    if any(difference.mixed and (difference.rank < 2 or not difference.client) for difference in found):
         return (
             "The cluster's own jobs differ from each other: its environment was changed while it ran, or worker_setup "
             "does not do the same on every node. Make a new one: cluster.shutdown(); cluster = gateway.new_cluster(…)"

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import aiohttp
+import sqlalchemy as sa
 from aiohttp import web
 from dask_gateway_server.backends import db_base
 from dask_gateway_server.backends.base import PublicException
@@ -37,6 +38,10 @@ PRELOAD = Path(__file__).with_name("gateway_preload.py")
 DASHBOARD_PRELOAD = Path(__file__).with_name("dashboard_preload.py")
 PROGRAM = Path(__file__).with_name("gateway_job.py")
 SCHEDULER_FILE = "scheduler.json"  # where the first workers find their scheduler's address
+
+TIDY_EVERY = 86400  # seconds between two looks at one user's folders
+TIDIED_IN_VAIN = 30  # times in a row, after which a user is forgotten until their next cluster
+TIDIED = "tidied:"  # and the user: the name of what the database keeps of this
 
 
 # What a nanny sets before a worker's Python starts (distributed.nanny.pre-spawn-environ): a task has one thread, and
@@ -212,7 +217,11 @@ class SlurmGatewayBackend(SlurmBackend):
     pending_period = Float(
         3, help="Seconds between questions to SLURM while a job waits or a cluster starts.", config=True
     )
-    running_period = Float(10, help="Seconds between questions to SLURM otherwise.", config=True)
+    running_period = Float(
+        4,
+        help="Seconds between questions to SLURM while clusters run; a user reads why one failed not much later.",
+        config=True,
+    )
     reconcile_period = Float(
         300, help="Seconds between comparisons of all of the gateway's jobs with its database.", config=True
     )
@@ -222,6 +231,12 @@ class SlurmGatewayBackend(SlurmBackend):
     restore_window = Float(
         86400,
         help="Seconds after the database came, empty or restored, in which jobs from before it are left alone.",
+        config=True,
+    )
+    tidied_at_once = Integer(
+        10,
+        min=1,
+        help="How many users' old logs are looked for in one reconcile_period, one after the other.",
         config=True,
     )
     scheduler_api_timeout = Float(
@@ -312,15 +327,16 @@ class SlurmGatewayBackend(SlurmBackend):
         self._missing = {}  # names of those whose jobs SLURM does not list: since when, and when to ask again
         self._holds = {}  # names of clusters whose workers could not start, and until when no new one is tried
         self._failed_batches = {}  # names of clusters, and the submission of workers that failed last
-        self._tidied = {}  # names of users, and when their folders were tidied
         self._kept_from_growing = set()  # names of clusters whose users were refused more workers
         self._wake = asyncio.Event()
         self._forget_old_route_numbers()
         self._born = self._birth_of_database()
+        self._tidied = self._users_with_logs()
         self._strangers = set()  # jobs of clusters from before this database, which a backup may know
         # A submission whose end the gateway before did not live to see: there may be a job.
         self._doubtful = {c.name for c in self.db.active_clusters() if c.status == JobStatus.CREATED}
         self.task_pool.spawn(self.reconcile_loop())
+        self.task_pool.spawn(self.tidy_loop())
         self.task_pool.spawn(self.accounts.start())
         self.task_pool.spawn(self.revocations.run())
 
@@ -338,6 +354,32 @@ class SlurmGatewayBackend(SlurmBackend):
                 born = int(time.time())
                 connection.exec_driver_sql(f"INSERT INTO service_facts VALUES ('born', '{born}')")  # noqa: S608
         return int(born)
+
+    def _users_with_logs(self):
+        """{user: (when their folders were tidied last, how often in vain since)} of those who may have old logs.
+
+        A cluster's record goes a day after its end, its logs stay for longer; its user may never have another one.
+        """
+        with self.db.db.begin() as connection:
+            rows = connection.execute(
+                sa.text("SELECT name, value FROM service_facts WHERE name LIKE :name"), {"name": f"{TIDIED}%"}
+            ).all()
+        return {name.removeprefix(TIDIED): tuple(int(part) for part in value.split()) for name, value in rows}
+
+    def _remember_tidied(self, username, when=0, in_vain=0):
+        self._tidied[username] = (when, in_vain)
+        self._write_tidied(username, f"{when:.0f} {in_vain}")
+
+    def _forget_tidied(self, username):
+        self._tidied.pop(username, None)
+        self._write_tidied(username)
+
+    def _write_tidied(self, username, value=None):
+        fact = {"name": f"{TIDIED}{username}", "value": value}
+        with self.db.db.begin() as connection:
+            connection.execute(sa.text("DELETE FROM service_facts WHERE name = :name"), fact)
+            if value is not None:
+                connection.execute(sa.text("INSERT INTO service_facts VALUES (:name, :value)"), fact)
 
     async def do_cleanup(self):
         await self.accounts.close()
@@ -1159,20 +1201,54 @@ class SlurmGatewayBackend(SlurmBackend):
         self.task_pool.spawn(self.tidy(cluster.username))
 
     async def tidy(self, username):
-        """Once a day, after a cluster ended: remove the user's expired logs and what failed stops have left."""
-        if time.monotonic() - self._tidied.get(username, -math.inf) < 86400:
+        """Once a day at most: remove the user's expired logs and what failed stops have left.
+
+        It begins with the end of a cluster, and goes on until nothing is left, whether or not the user comes back.
+        """
+        last, in_vain = self._tidied.get(username, (0, 0))
+        now = int(time.time())
+        if now - last < TIDY_EVERY:
             return
-        self._tidied[username] = time.monotonic()
-        keep = [c.name for c in self.db.username_to_clusters.get(username, {}).values() if c.status < JobStatus.STOPPED]
+        self._remember_tidied(username, now, in_vain + 1)  # until there is an answer
+        mine = list(self.db.username_to_clusters.get(username, {}).values())
+        keep = [c.name for c in mine if c.status < JobStatus.STOPPED]
         try:
+            pwd.getpwnam(username)
             answer = await self.do_as_user(username, "tidy", keep=keep)
-        except LauncherError as exc:
-            self.log.warning("The folders of %s are not tidied: %s", username, exc)
+        except (KeyError, LauncherError) as exc:
+            why = exc if isinstance(exc, LauncherError) else "the directory does not know this user"
+            self.log.warning("The folders of %s are not tidied: %s", username, why, extra={"user": username})
+            if in_vain + 1 >= TIDIED_IN_VAIN and not mine:
+                self._forget_tidied(username)
+            return
+        if answer["removed"]:
+            self.log.info("Removed %d old folders of %s", len(answer["removed"]), username)
+        for problem in answer["problems"][:10]:
+            self.log.warning("A folder of %s is not tidied: %s", username, problem, extra={"user": username})
+        if answer["left"] or self.db.username_to_clusters.get(username):
+            self._remember_tidied(username, now)
         else:
-            if answer["removed"]:
-                self.log.info("Removed %d old folders of %s", len(answer["removed"]), username)
-            for problem in answer["problems"][:10]:
-                self.log.warning("A folder of %s is not tidied: %s", username, problem, extra={"user": username})
+            self._forget_tidied(username)
+
+    async def tidy_loop(self):
+        """Tidy up after those who do not come back, a few at a time."""
+        while True:
+            await asyncio.sleep(self.reconcile_period)
+            try:
+                await self.tidy_some()
+            except Exception:
+                self.log.warning("Exception while looking for old logs", exc_info=True)
+
+    async def tidy_some(self):
+        """Tidy the folders of some users whose clusters have ended: of those first who have waited longest for it."""
+        ended = {c.username for c in self.db.name_to_cluster.values() if c.status >= JobStatus.STOPPED}
+        waiting = sorted((self._tidied.get(user, (0, 0))[0], user) for user in ended | set(self._tidied))
+        due = [user for last, user in waiting if time.time() - last >= TIDY_EVERY]
+        for user in due[: self.tidied_at_once]:
+            try:
+                await self.tidy(user)
+            except Exception:
+                self.log.warning("Exception while tidying the folders of %s", user, exc_info=True)
 
     async def _worker_to_stopped(self, worker):
         job_id = worker.state.get("job_id")
@@ -1191,7 +1267,7 @@ class SlurmGatewayBackend(SlurmBackend):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.pending_period if busy else self.running_period):
                     await self._wake.wait()
-                await asyncio.sleep(min(1, self.pending_period))  # a job that was submitted just now
+                    await asyncio.sleep(min(1, self.pending_period))  # a job that was submitted just now
             try:
                 await self.check_jobs_once()
             except SlurmError as exc:

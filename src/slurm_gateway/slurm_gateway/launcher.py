@@ -522,12 +522,12 @@ def not_cancelled(jobs, code, stderr):
 
 
 def tidy(request, config, user):
-    """Remove expired logs, and staging folders of clusters that are not to be kept."""
+    """Remove expired logs, and staging folders of clusters that are not to be kept; say how many of both are left."""
     only(request, "keep")
     keep = set(listed(request, "keep", CLUSTER, 10_000))
     oldest = time.time() - 86400 * float(config["log_days"])
     deadline = time.monotonic() + REMOVAL_TIME
-    answer = {"removed": [], "problems": []}
+    answer = {"removed": [], "problems": [], "left": 0}
     try:
         folder = open_folder(config["folder"], open_folder(user.pw_dir))
     except FileNotFoundError:
@@ -535,12 +535,14 @@ def tidy(request, config, user):
 
     def sweep(parent, is_old):
         for name in sorted(os.listdir(parent)):
-            if not CLUSTER.fullmatch(name) or name in keep:
+            if not CLUSTER.fullmatch(name):
                 continue
+            answer["left"] += 1
             try:
-                if is_old(name):
+                if name not in keep and is_old(name):
                     remove_folder(name, parent, deadline)
                     answer["removed"].append(name)
+                    answer["left"] -= 1
             except Exception as exc:
                 answer["problems"].append(str(exc))
 

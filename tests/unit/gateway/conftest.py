@@ -43,6 +43,8 @@ class Batch(Slurm):
         self.refuse = None
         self.cancel_fails = 0
         self.lose_answers = False
+        self.untidy = {}  # names of users, and what the launcher answers to tidying their folders
+        self.logs_left = 1
         self.refuse_workers = None  # what the launcher answers of workers that come with their scheduler
         self.between = None  # called between the two submissions
 
@@ -108,7 +110,9 @@ class Batch(Slurm):
         return {"failed": failed, "log": self.logs.get(log, []), "removed": remove, "problems": []}
 
     def tidy(self, user, keep):
-        return {"removed": [], "problems": []}
+        if user in self.untidy:
+            raise self.untidy[user]
+        return {"removed": [], "problems": [], "left": self.logs_left}
 
     # what the tests do
 
@@ -123,6 +127,10 @@ class Batch(Slurm):
 
     def submissions(self):
         return [request for _, action, request in self.requests if action == "submit"]
+
+    def tidied(self):
+        """The users whose folders were tidied, and the clusters whose folders were to be kept."""
+        return [(user, request["keep"]) for user, action, request in self.requests if action == "tidy"]
 
 
 class Holders(AccountsCheck):

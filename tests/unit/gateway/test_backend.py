@@ -4,16 +4,18 @@ import asyncio
 import contextlib
 import itertools
 import json
+import pwd
 import re
 import shlex
 import time
+import warnings
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from dask_gateway import GatewayClusterError
+from dask_gateway import GatewayClusterError, GatewayWarning
 
 from slurm_gateway import launcher
 from slurm_gateway.backend import LauncherError, SlurmGatewayBackend
@@ -352,6 +354,32 @@ def test_a_failed_cluster_says_why_to_whoever_connects_later(site):
     site(test)
 
 
+def test_a_scheduler_that_ends_while_it_runs_is_noticed_within_five_seconds(site):
+    """Whatever else happens meanwhile, and with time to spare for squeue itself and for reading the log."""
+
+    async def test(site):
+        name = await site.running()
+        checked = asyncio.Event()
+        check = site.backend.check_jobs_once
+
+        async def check_jobs_once():
+            await check()
+            checked.set()
+
+        site.backend.check_jobs_once = check_jobs_once
+        await checked.wait()
+        began = time.monotonic()
+        site.batch.end(site.cluster(name).state["job_id"], "OUT_OF_MEMORY")
+        await asyncio.sleep(3.7)
+        site.backend._wake.set()  # as a new job does
+        await until(lambda: site.cluster(name).status.name == "FAILED", 10)
+        assert time.monotonic() - began < 4.3
+        assert "ended as OUT_OF_MEMORY" in site.cluster(name).state["problem"]
+
+    defaults = SlurmGatewayBackend()
+    site(test, pending_period=defaults.pending_period, running_period=defaults.running_period)
+
+
 def test_workers_that_cannot_start_fail_a_cluster_that_has_no_others(site, batch):
     async def test(site):
         name = await site.running()
@@ -661,6 +689,27 @@ def test_slurm_that_is_away_loses_no_cluster(site):
     site(test)
 
 
+def test_slurm_that_is_away_for_longer_than_heartbeats_may_be_missing_loses_no_cluster(site):
+    """A restart of slurmctld and a network that comes back: neither heartbeats nor jobs are known for a while."""
+
+    async def test(site):
+        name = await site.running()
+        cluster, running = site.cluster(name), site.batch.known.copy()
+        site.batch.away = True
+        cluster.last_heartbeat -= 11 * 60_000
+        await site.backend._check_timeouts()
+        await asyncio.sleep(0.5)
+        assert (cluster.status.name, cluster.is_active()) == ("RUNNING", True)
+        site.batch.away = False
+        await site.backend._check_timeouts()
+        await asyncio.sleep(0.5)
+        assert (cluster.status.name, cluster.is_active()) == ("RUNNING", True)
+        assert site.batch.known == running
+        assert await site.heartbeat(name) == 200
+
+    site(test)
+
+
 def test_a_squeue_that_shows_nothing_ends_no_cluster(site):
     """With PrivateData=jobs a gateway without operator's rights sees no job at all."""
 
@@ -740,6 +789,61 @@ def test_a_scheduler_that_is_busy_is_asked_again_and_lives(site):
         assert site.cluster(name).is_active()
 
     site(test)
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence", "told"),
+    [
+        (lambda g, name: g.scale_cluster(name, 9), "request of 9 workers would exceed .* limit of 3", {"count": 3}),
+        (
+            lambda g, name: g.adapt_cluster(name, 5, 9),
+            "`maximum=9, minimum=5` workers would exceed .* limit of 3",
+            {"minimum": 3, "maximum": 3},
+        ),
+        (lambda g, name: g.adapt_cluster(name, 1, 9), "`maximum=9, .* limit of 3", {"minimum": 1, "maximum": 3}),
+        (lambda g, name: g.scale_cluster(name, 3), None, {"count": 3}),
+        (lambda g, name: g.adapt_cluster(name, 1), None, {"minimum": 1, "maximum": 3}),
+    ],
+    ids=["scale", "adapt", "adapt above only", "scale to the limit", "adapt without a maximum"],
+)
+def test_more_workers_than_the_limit_are_not_had_and_the_user_reads_so(site, ask, sentence, told):
+    async def test(site):
+        site.backend.site_options.limits = {**site.backend.site_options.limits, "workers": 3}
+        name = await site.running()
+        heard = []
+
+        async def comm(request):
+            heard.append(await request.json())
+            return web.Response()
+
+        app = web.Application()
+        app.router.add_post("/api/comm", comm)
+        async with TestServer(app) as scheduler, site.client() as gateway:
+            site.cluster(name).api_address = str(scheduler.make_url("")).rstrip("/")
+            with warnings.catch_warnings(record=True) as read:
+                warnings.simplefilter("always")
+                await ask(gateway, name)
+        (message,) = heard
+        assert {key: message[key] for key in told} == told
+        return [str(w.message) for w in read if issubclass(w.category, GatewayWarning)]
+
+    sentences = site(test)
+    assert len(sentences) == (sentence is not None)
+    assert all(re.search(sentence, said) for said in sentences)
+
+
+def test_a_scheduler_that_counts_more_workers_than_the_limit_gets_no_more(site):
+    """It is a process of the user, and may report what it likes."""
+
+    async def test(site):
+        site.backend.site_options.limits = {**site.backend.site_options.limits, "workers": 3}
+        name = await site.running()
+        await site.heartbeat(name, count=9)
+        await until(lambda: site.workers(name))
+        await asyncio.sleep(0.3)
+        return len(site.batch.living("worker"))
+
+    assert site(test) == 3
 
 
 @pytest.mark.parametrize(
@@ -1031,6 +1135,111 @@ def test_jobs_that_slurm_accepted_to_cancel_and_that_run_on_are_cancelled_again(
         await until(lambda: site.batch.living() == [])
 
     site(test)
+
+
+# -- logs of clusters that have ended -------------------------------------------------------------------------------
+
+
+async def stop(site, name, user="alice"):
+    async with site.client(user) as gateway:
+        await gateway.stop_cluster(name)
+    await until(lambda: site.cluster(name).status.name == "STOPPED")
+
+
+def days_later(site, days=2):
+    """The database as it is days later: without the clusters that have ended by now."""
+    site.backend._tidied = {user: (last - days * 86400, n) for user, (last, n) in site.backend._tidied.items()}
+    for user, (last, in_vain) in site.backend._tidied.items():
+        site.backend._remember_tidied(user, last, in_vain)
+    for cluster in site.backend.db.name_to_cluster.values():
+        if cluster.stop_time:
+            site.backend.db.update_cluster(cluster, stop_time=cluster.stop_time - days * 86_400_000)
+    site.backend.db.cleanup_expired(86400)
+
+
+def test_the_end_of_a_cluster_tidies_its_users_folders_once_and_keeps_those_of_the_others(site):
+    async def test(site):
+        ended, other, third = [await site.running() for _ in range(3)]
+        await stop(site, ended)
+        await until(lambda: site.batch.tidied())
+        await stop(site, third)
+        await asyncio.sleep(0.3)
+        return site.batch.tidied(), {other, third}
+
+    ((user, keep),), living = site(test)
+    assert (user, set(keep), len(keep)) == ("alice", living, 2)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_logs_of_a_user_who_never_comes_back_are_looked_at_each_day_until_none_is_left(site, restarted):
+    async def test(site):
+        await stop(site, await site.running())
+        await until(lambda: site.batch.tidied())
+        days_later(site)
+        assert site.backend.db.name_to_cluster == {}
+        if restarted:
+            await site.stop()
+            await site.start()
+        await until(lambda: len(site.batch.tidied()) == 2)
+        await asyncio.sleep(0.3)
+        assert site.batch.tidied() == [("alice", [])] * 2
+        site.batch.logs_left = 0
+        days_later(site)
+        await until(lambda: len(site.batch.tidied()) == 3)
+        await until(lambda: site.backend._tidied == {})
+        await asyncio.sleep(0.3)
+        assert len(site.batch.tidied()) == 3
+        assert site.backend._users_with_logs() == {}
+
+    site(test)
+
+
+def test_a_cluster_that_ended_just_before_the_gateway_was_killed_is_tidied_up_after(site):
+    async def test(site):
+        name = await site.running()
+        site.backend.tidy = lambda _: asyncio.sleep(0)
+        await stop(site, name)
+        await site.kill()
+        assert site.batch.tidied() == []
+        await site.start()
+        await until(lambda: site.batch.tidied() == [("alice", [])])
+
+    site(test)
+
+
+def test_users_whose_folders_can_not_be_tidied_hold_up_nobody_and_are_given_up_one_day(site):
+    async def test(site):
+        site.batch.untidy = {
+            "alice": LauncherError("no answer in 180 s", temporary=True),
+            "bob": RuntimeError("a fault in the gateway"),
+        }
+        for user in ("alice", "bob", "carol", "gone"):
+            site.backend._remember_tidied(user)
+        await site.backend.tidy_some()
+        assert [user for user, _ in site.batch.tidied()] == ["alice", "bob", "carol"], "the directory knows no other"
+        for _ in range(29):
+            assert {"alice", "gone"} <= set(site.backend._users_with_logs())
+            for user in ("alice", "gone"):
+                site.backend._remember_tidied(user, 0, site.backend._tidied[user][1])
+                await site.backend.tidy(user)
+        assert set(site.backend._users_with_logs()) == {"bob", "carol"}
+
+    site(test, reconcile_period=1000)
+
+
+def test_many_users_are_tidied_up_after_a_few_at_a_time(site):
+    async def test(site):
+        pwd.getpwnam = lambda name: name  # the fixture puts the true one back
+        for number in range(12):
+            site.backend._remember_tidied(f"user{number}", number)
+        await site.backend.tidy_some()
+        assert [user for user, _ in site.batch.tidied()] == [f"user{number}" for number in range(5)]
+        await site.backend.tidy_some()
+        await site.backend.tidy_some()
+        await site.backend.tidy_some()
+        assert len(site.batch.tidied()) == 12
+
+    site(test, reconcile_period=1000, tidied_at_once=5)
 
 
 def test_a_launcher_that_gives_no_answer_leaves_no_open_pipes(tmp_path):

@@ -1,5 +1,6 @@
 """The program of a cluster's jobs, in processes of its own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from slurm_gateway import gateway_job, gateway_preload
@@ -48,13 +50,20 @@ def appears(process, text, seconds=30):
 
 
 @pytest.fixture
-def scheduler(start, tmp_path):
-    """The address of a scheduler that runs in a process of its own."""
+def scheduler_process(start, tmp_path):
+    """A scheduler in a process of its own; its address is in `process.address`."""
     own = tmp_path / "own.json"
     process = start("scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard", "--dashboard-address",
                     "127.0.0.1:0", "--scheduler-file", str(own))  # fmt: skip
     appears(process, "Registering Worker plugin")  # it has written the file
-    return json.loads(own.read_text())["address"]
+    process.address = json.loads(own.read_text())["address"]
+    return process
+
+
+@pytest.fixture
+def scheduler(scheduler_process):
+    """The address of a scheduler that runs in a process of its own."""
+    return scheduler_process.address
 
 
 def test_a_worker_waits_for_the_address_and_ends_soon_when_told_whatever_it_computes(start, scheduler, tmp_path):
@@ -98,6 +107,42 @@ def test_a_worker_whose_scheduler_does_not_come_ends_with_a_sentence(start, tmp_
     assert worker.log.read_text().endswith(
         f"{gateway_job.NO_SCHEDULER} 0.3 s, for which this worker waited. Its job ends.\n"
     )
+
+
+def worker_arguments(nanny, death_timeout):
+    """What a worker is started with, with a nanny or without."""
+    changed = {"--no-nanny": nanny, "30": death_timeout}
+    return [changed.get(word, word) for word in WORKER]
+
+
+@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
+def test_a_worker_whose_scheduler_dies_ends_by_itself_with_all_its_processes(start, scheduler_process, nanny):
+    """As after the scheduler's job ran out of memory, where nobody cancels the worker's."""
+    worker = start("worker", scheduler_process.address, "0", *worker_arguments(nanny, "2"))
+    appears(worker, "Registered to")
+    processes = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
+    assert len(processes) > 1 or nanny == "--no-nanny"
+    scheduler_process.kill()
+    try:
+        worker.wait(timeout=20)
+        psutil.wait_procs(processes, timeout=5)
+        assert [process for process in processes if process.is_running()] == []
+    finally:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
+def test_a_worker_whose_scheduler_is_dead_already_ends_by_its_death_timeout(start, scheduler_process, nanny):
+    """It came through the queue too late; with the time for its own start."""
+    scheduler_process.kill()
+    scheduler_process.wait()
+    began = time.monotonic()
+    worker = start("worker", scheduler_process.address, "0", *worker_arguments(nanny, "3"))
+    worker.wait(timeout=20)
+    assert time.monotonic() - began > 3
+    assert worker.returncode != 0
 
 
 def test_a_worker_that_does_not_fit_its_scheduler_ends_with_a_sentence(tmp_path):

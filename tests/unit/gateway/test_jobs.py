@@ -1,5 +1,6 @@
 """The scripts of the jobs, run by bash."""
 
+import os
 import subprocess
 
 import pytest
@@ -163,7 +164,7 @@ def test_what_the_gateway_needs_cannot_be_lost_by_a_setup(node):
 
 
 @given(value=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), deadline=None)
 def test_any_value_of_a_variable_arrives_as_it_is(node, value):
     done = run(node, environment={"MINE": value})
     assert done.returncode == 0

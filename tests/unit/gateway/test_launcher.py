@@ -495,6 +495,7 @@ def test_tidy_removes_expired_logs_and_left_folders_and_nothing_else(site):
             os.utime(path, (long_ago, long_ago))
     answer = launcher.answer(json.dumps({"action": "tidy", "keep": [kept]}).encode())
     assert (answer["ok"], sorted(set(answer["removed"])), answer["problems"]) == (True, [old], [])
+    assert answer["left"] == 4  # two folders, two with logs
     assert sorted(path.name for path in site.folder.iterdir()) == sorted([kept, young, "logs", "notes"])
     assert sorted(path.name for path in (site.folder / "logs").iterdir()) == sorted([kept, young])
 

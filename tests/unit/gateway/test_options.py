@@ -1,7 +1,10 @@
 """The options of a cluster: what is refused, with which sentence, and what a job gets."""
 
 import asyncio
+import grp
 import json
+import os
+import pwd
 from types import SimpleNamespace
 
 import pytest
@@ -207,6 +210,18 @@ def test_limits_hold_for_groups_and_users(monkeypatch):
     assert options.limits_of("carol")["time_limit"] == 60
 
 
+def test_limits_of_groups_are_found_in_the_directory():
+    me = pwd.getpwuid(os.getuid())
+    mine = [grp.getgrgid(gid).gr_name for gid in os.getgrouplist(me.pw_name, me.pw_gid)]
+    options = OptionsFor(
+        limits={"workers": 10}, group_limits={group: {"workers": 77} for group in mine} | {"no-group": {"workers": 99}}
+    )
+    assert options.limits_of(me.pw_name)["workers"] == 77
+    assert options.limits_of("nobody-of-this-name")["workers"] == 10
+    options.group_limits = {"no-group": {"workers": 99}}
+    assert options.limits_of(me.pw_name)["workers"] == 10
+
+
 def test_a_default_above_a_limit_is_lowered_to_it():
     options = options_for(limits={"worker_memory": 1, "time_limit": "1h"})
     defaults = {f["field"]: f["default"] for f in options.get_specification()}
@@ -225,7 +240,7 @@ def test_a_default_above_a_limit_is_lowered_to_it():
         max_size=4,
     )
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")), deadline=None)
 def test_whatever_is_sent_is_either_a_valid_configuration_or_a_sentence(request):
     try:
         config = configuration(request)

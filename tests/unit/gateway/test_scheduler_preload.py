@@ -3,12 +3,13 @@
 import asyncio
 import json
 import shutil
+import time
 import warnings
 
 import aiohttp
 import dask
 import pytest
-from distributed import Client, Scheduler
+from distributed import Client, Scheduler, Status
 
 from slurm_gateway import gateway_preload
 
@@ -88,6 +89,28 @@ def test_the_first_workers_are_counted_and_told_the_address_and_the_gateway_hear
     message = with_service(test)
     assert (message["count"], message["active_workers"]) == (3, [])
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("waiting", ["", "queued", "unrunnable"])
+def test_a_cluster_whose_tasks_wait_for_a_worker_is_not_idle(with_service, waiting, monkeypatch):
+    """Upstream's own idle timeout takes queued tasks for idleness; the first worker may queue for hours."""
+    monkeypatch.setitem(dask.config.config["distributed"]["scheduler"], "idle-timeout", "0.5s")
+
+    async def test(scheduler, service):
+        assert scheduler.idle_timeout == 0.5
+        async with Client(scheduler.address, asynchronous=True) as client:
+            if waiting:
+                needs = {"GPU": 1} if waiting == "unrunnable" else None
+                task = client.submit(lambda: 42, resources=needs)
+                await until(lambda: getattr(scheduler, waiting))
+            end = time.monotonic() + (4 if waiting else 15)
+            while scheduler.status == Status.running and time.monotonic() < end:
+                await asyncio.sleep(0.05)
+            if waiting:
+                assert task.status == "pending"
+            return scheduler.status == Status.running
+
+    assert with_service(test) is bool(waiting)
 
 
 def test_what_is_told_before_the_first_client_comes_waits_for_it(with_service):
