@@ -1213,7 +1213,7 @@ class SlurmGatewayBackend(SlurmBackend):
         mine = list(self.db.username_to_clusters.get(username, {}).values())
         keep = [c.name for c in mine if c.status < JobStatus.STOPPED]
         try:
-            pwd.getpwnam(username)
+            await asyncio.to_thread(pwd.getpwnam, username)  # a directory may be slow, or away
             answer = await self.do_as_user(username, "tidy", keep=keep)
         except (KeyError, LauncherError) as exc:
             why = exc if isinstance(exc, LauncherError) else "the directory does not know this user"
