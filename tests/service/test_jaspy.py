@@ -122,15 +122,6 @@ def compute(token_file, module: str, environment: str = "", *arguments: str, **o
 
 
 @pytest.mark.usefixtures("no_clusters_left")
-def test_the_snippet_computes_on_the_older_release_when_it_is_chosen_by_name(token_file):
-    done = compute(token_file, "jaspy/3.11/v20260401", jaspy=SUPPORTED)
-    assert done.returncode == 0, done.stderr
-    assert f"scheduler /apps/jasmin/jaspy/envs/{SUPPORTED}-" in done.stdout
-    assert "warning" not in done.stdout
-    assert "preload" not in done.stderr
-
-
-@pytest.mark.usefixtures("no_clusters_left")
 def test_a_cluster_of_another_release_is_told_once_and_named_by_the_check(token_file):
     done = compute(token_file, "jaspy", "", "check", jaspy=SUPPORTED)
     assert done.returncode == 0, done.stderr
