@@ -145,6 +145,37 @@ def test_the_warning_can_be_switched_off_and_a_retired_release_names_its_replace
     assert "VersionWarning" not in done.stdout
 
 
+IN_A_CELL = """
+for _ in range(2):
+    with cluster.get_client() as client:
+        client.scheduler_info()
+"""
+
+
+@pytest.mark.usefixtures("no_clusters_left")
+def test_a_kernel_tells_of_another_release_once_and_not_at_all_when_that_is_switched_off(alices_server):
+    off = "import dask; dask.config.set({'dask-user-tools.version-warning': False})\n"
+    connect = "import dask_gateway; cluster = dask_gateway.Gateway().connect({!r})\n"
+    read: list[str] = []
+    with alices_server.kernel("jaspy") as kernel:
+        code = "import dask_gateway; cluster = dask_gateway.Gateway().new_cluster(jaspy={!r}, shutdown_on_close=False)"
+        name = kernel.run(f"{code.format(SUPPORTED)}; print(cluster.name)")
+        kernel.run(IN_A_CELL, show=read.append)
+        kernel.run(IN_A_CELL, show=read.append)
+    shown = "".join(read)
+    assert shown.count("VersionWarning") == 1, shown
+    assert "distributed 2026.8.0 here and 2026.3.0 there" in shown
+    assert f'new_cluster(jaspy="{CURRENT}")' in shown
+    assert "Mismatched" not in shown
+
+    read.clear()
+    with alices_server.kernel("jaspy") as kernel:
+        kernel.run(off + connect.format(name) + IN_A_CELL, show=read.append)
+    shown = "".join(read)
+    assert "VersionWarning" not in shown
+    assert "Mismatched versions found" in shown  # distributed's own table instead
+
+
 TOO_FAR = """
 import time, warnings, dask_gateway
 setup = "case $SLURM_JOB_NAME in dask-worker*) module load jaspy/3.11/v20260401;; *) module load jaspy;; esac"
