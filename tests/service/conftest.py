@@ -100,12 +100,12 @@ def login_python(token_file):
     """``login_python("alice", code)``: run Python with jaspy as that user on the login host, token file in place."""
     written: set[str] = set()
 
-    def run(user: str, code: str, timeout: float = 180) -> subprocess.CompletedProcess:
+    def run(user: str, code: str, timeout: float = 180, module: str = "jaspy") -> subprocess.CompletedProcess:
         if user not in written:
             token_file(user)
             written.add(user)
         scenario.put_file("login", user, f"/home/users/{user}/program.py", code)
-        return scenario.as_user("login", user, "module load jaspy && python program.py", timeout)
+        return scenario.as_user("login", user, f"module load {module} && python program.py", timeout)
 
     return run
 

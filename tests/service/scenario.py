@@ -38,6 +38,7 @@ NAMES = (
     "site_software_directory",
     "site_accounts_apply_url",
     "site_directory_users",
+    "site_jaspy_releases",
     "common_timezone",
     "scenario_accounts_portal",
     "accounts_check_allowed_max_age",
@@ -174,6 +175,19 @@ def jobs_of(user: str) -> list[str]:
     """Names of the user's jobs in SLURM's queue, as the controller tells it."""
     out = host("controller").check_output("squeue --noheader --user %s --format %%j", user)
     return out.split()
+
+
+def offered_releases() -> list[str]:
+    """Names of the jaspy releases that users can load and clusters can have, the default one first."""
+    newest_first = sorted(site()["site_jaspy_releases"], key=lambda release: release["name"], reverse=True)
+    return [
+        release["name"] for state in ("current", "supported") for release in newest_first if release["state"] == state
+    ]
+
+
+def jaspy_module(release: str) -> str:
+    """The module of a release: jaspy/3.11/v20261101 of jaspy3.11-v20261101."""
+    return release.replace("jaspy", "jaspy/").replace("-", "/")
 
 
 def gateway_yaml(token: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -14,6 +15,16 @@ DIGITS = "0123456789ab"
 ENVIRONMENT = f"{FOLDER}/envs/small-{DIGITS}"
 # A package that needs no other, as the registry has it
 WHEEL = "packaging==25.0 --hash=sha256:29572ef2b1f17581046b3a2227d5c611fb25ec70ca1ba8554b24b0e69331a484\n"
+# Two packages of which the first needs a newer one of the second
+MISFITS = """\
+importlib-metadata==8.7.0 --hash=sha256:e5dd1551894c77868a30651cef00984d50e1002d06942a7101d34870c5f02afd
+zipp==3.1.0 --hash=sha256:aa36550ff0c0b7ef7fa639055d797116ee891440eac1a56f378e2d3179e0320b
+"""
+# Says by what the environment would count as complete while it is still being checked
+CHECK = """
+import os, sys
+sys.exit(f"not fit for use, and complete by {[n for n in os.listdir(sys.prefix) if n.startswith('.complete')]}")
+"""
 
 
 @pytest.fixture
@@ -84,6 +95,23 @@ def test_a_wrong_hash_a_missing_package_and_a_full_disk_are_told_and_the_next_ru
     node.check_output(f"mkdir -p {ENVIRONMENT}/bin")  # as a build leaves it that was killed
     assert build(WHEEL) == (True, "")
     assert node.check_output(f"{ENVIRONMENT}/bin/python -c 'import packaging; print(packaging.__version__)'") == "25.0"
+
+
+def test_packages_that_do_not_fit_together_and_a_failing_check_are_told_before_anybody_sees_the_environment(node):
+    for lock, options, sentence in [
+        (
+            MISFITS,
+            {"imports": ()},
+            r"The packages of the lock do not fit together: .*`importlib-metadata` requires `zipp",
+        ),
+        (WHEEL, {"imports": ("packaging", "zipp")}, r"A module that the environment is for can't be imported: zipp: "),
+        (WHEEL, {"checks": [["-c", CHECK]]}, r"The check '-c .*' failed: not fit for use, and complete by \[\]"),
+    ]:
+        went_well, said = build(lock, **options)
+        assert not went_well
+        assert re.search(sentence, said, re.DOTALL), said
+        assert seen(node) == []
+    assert build(WHEEL, checks=[["-c", "import packaging"]]) == (True, "")
 
 
 def test_a_folder_of_wheels_is_all_that_a_host_without_a_registry_needs(node):

@@ -2,35 +2,51 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import scenario
+
+# How much longer than on a machine that does nothing else
+BUSY = 3
 
 PROGRAM = """
 import json, time, warnings
 import dask_gateway
 
-told, began = [], time.monotonic()
+told = []
 warnings.simplefilter("always")
-warnings.showwarning = lambda message, *_: told.append([time.monotonic() - began, str(message)])
+warnings.showwarning = lambda message, *_: told.append([time.time(), str(message)])
 gw = dask_gateway.Gateway(auth="jupyterhub")
 {body}
 print(json.dumps(told), flush=True)
 """
 
 NEW_CLUSTER = """
+told.append([time.time(), "asked"])
 try:
     cluster = gw.new_cluster(**{options!r})
     told.append([0, "started"])
     cluster.shutdown()
 except Exception as error:
-    told.append([time.monotonic() - began, f"{{type(error).__name__}}: {{error}}"])
+    told.append([time.time(), f"{{type(error).__name__}}: {{error}}"])
+"""
+
+SCALE = """
+client = cluster.get_client()
+told.append([time.time(), "asked"])
+cluster.scale(2)
+while len(told) == 1 and time.time() - told[0][0] < 60:
+    time.sleep(0.1)
+told.append([time.time(), "and nothing else"])
+cluster.shutdown()
 """
 
 
 @pytest.fixture
 def told(login_python, no_clusters_left):
-    """``told(body)``: what alice's program was told, as [seconds, text] pairs."""
+    """``told(body)``: what alice's program was told, as [time, text] pairs."""
 
     def run(body: str) -> list:
         done = login_python("alice", PROGRAM.format(body=body))
@@ -44,11 +60,44 @@ def squeue(*options: str) -> list[str]:
     return scenario.host("controller").check_output("squeue --noheader " + " ".join(options)).split()
 
 
+def since_slurm_knew(asked: float, when: float, text: str) -> float:
+    """Seconds from the end of the job that a sentence names, or where SLURM took none, from the user's question."""
+    named = re.search(r"\(job (\d+(_\d+)?),", text)
+    if named is None:
+        return when - asked
+    ask = f"SLURM_TIME_FORMAT=%s sacct --noheader --parsable2 --allocations --format=End --jobs={named[1]}"
+    end = scenario.wait_until(
+        f"accounting has the end of job {named[1]}",
+        lambda: re.search(r"^\d+$", scenario.host("controller").check_output(ask), re.MULTILINE),
+    )
+    return when - int(end[0])
+
+
+@contextmanager
+def alice_may_submit(count: int) -> Iterator[None]:
+    """Let SLURM take no more jobs of alice's than this, by a limit that no QoS puts aside."""
+    controller = scenario.host("controller")
+
+    def limit(value: int, shown: str) -> None:
+        controller.check_output(f"sacctmgr -i modify user alice where account=climate set GrpSubmitJobs={value}")
+        associations = "scontrol show assoc_mgr flags=assoc users=alice"
+        scenario.wait_until(
+            "slurmctld knows the limit", lambda: f"GrpSubmitJobs={shown}(" in controller.check_output(associations)
+        )
+
+    try:
+        limit(count, str(count))
+        yield
+    finally:
+        limit(-1, "N")
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (
-            {"worker_setup": "echo about to leave; exit 3"},
+            # Not at once, as SLURM is asked about a new job without waiting for the next round
+            {"worker_setup": "echo about to leave; sleep 3; exit 3"},
             r"GatewayClusterError: The cluster's scheduler \(job \d+, FAILED\) did not come up: it ended with exit "
             r"code 3\..*worker_setup.*\.dask-gateway/logs/.*scheduler\.log:\n  about to leave",
         ),
@@ -73,25 +122,64 @@ def squeue(*options: str) -> list[str]:
     ids=["exit code", "no dask", "QoS", "account", "time limit", "site's limit"],
 )
 def test_a_cluster_that_cannot_start_says_why_and_what_to_do(told, options, sentence):
-    ((_, text),) = told(NEW_CLUSTER.format(options=options))
+    (asked, _), (when, text) = told(NEW_CLUSTER.format(options=options))
     assert re.match(sentence, text, re.DOTALL), text
+    assert since_slurm_knew(asked, when, text) < 5 + BUSY
     scenario.wait_until("no job is left", lambda: not scenario.jobs_of("alice"))
     assert scenario.staged_files_of("alice") == []
 
 
-def test_workers_that_cannot_start_are_told_while_the_user_waits_for_them(told):
-    body = """
-cluster = gw.new_cluster(worker_setup="module load jaspy; case $SLURM_JOB_NAME in dask-worker*) exit 4;; esac")
-client = cluster.get_client()
-began = time.monotonic()
-cluster.scale(2)
-while not told and time.monotonic() - began < 60:
-    time.sleep(0.1)
-cluster.shutdown()
-"""
-    seconds, text = told(body)[0]
-    assert "did not come up: it ended with exit code 4." in text
-    assert seconds < 20  # 10 on a machine that does nothing else
+@pytest.mark.parametrize(
+    ("of_workers", "sentence"),
+    [
+        ("module load jaspy; exit 4", r"did not come up: it ended with exit code 4\..*worker_setup"),
+        ("true", r"did not come up: there is no `dask` command in its environment\..*install them there"),
+    ],
+    ids=["exit code", "no dask"],
+)
+def test_workers_that_cannot_start_are_told_while_the_user_waits_for_them(told, of_workers, sentence):
+    setup = f"case $SLURM_JOB_NAME in dask-worker*) {of_workers};; *) module load jaspy;; esac"
+    (asked, _), (when, text), *_ = told(f"cluster = gw.new_cluster(worker_setup={setup!r})\n{SCALE}")
+    assert re.search(sentence, text), text
+    assert since_slurm_knew(asked, when, text) < 10 + BUSY
+
+
+def test_workers_that_slurm_refuses_are_told_while_the_user_waits_for_them(told):
+    ((_, name),) = told("told.append([0, gw.new_cluster(shutdown_on_close=False).name])")
+    with alice_may_submit(1):
+        (asked, _), (when, text), *_ = told(f"cluster = gw.connect({name!r})\n{SCALE}")
+    assert re.match(
+        r"SLURM refused the workers' job: .*Job violates accounting/QOS policy.*"
+        r"A limit of your account or QoS is reached: end other jobs",
+        text,
+    ), text
+    assert since_slurm_knew(asked, when, text) < 10 + BUSY
+
+
+@pytest.fixture
+def one_job_qos() -> Iterator[str]:
+    """A QoS with which alice has one job and is refused the next."""
+    controller, name = scenario.host("controller"), "onejob"
+    controller.check_output(f"sacctmgr -i add qos {name} set MaxSubmitJobsPerUser=1 Flags=DenyOnLimit")
+    try:
+        controller.check_output(f"sacctmgr -i modify user alice where account=climate set qos+={name}")
+        associations = "scontrol show assoc_mgr flags=qos"
+        scenario.wait_until("slurmctld knows the QoS", lambda: f"QOS={name}(" in controller.check_output(associations))
+        yield name
+    finally:
+        controller.check_output(f"sacctmgr -i delete qos {name}")
+
+
+def test_a_cluster_beyond_a_limit_of_slurms_is_refused_in_slurms_words_with_what_to_do(told, one_job_qos):
+    first = f"gw.new_cluster(qos={one_job_qos!r}, shutdown_on_close=False)"
+    (asked, _), (when, text) = told(first + NEW_CLUSTER.format(options={"qos": one_job_qos}))
+    assert re.match(
+        r"GatewayClusterError: SLURM refused the scheduler's job: .*QOSMaxSubmitJobPerUserLimit.*"
+        r"A limit of your account or QoS is reached: end other jobs or clusters",
+        text,
+    ), text
+    assert since_slurm_knew(asked, when, text) < 5 + BUSY
+    assert len(scenario.jobs_of("alice")) == 1
 
 
 @pytest.mark.long

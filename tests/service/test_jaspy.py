@@ -122,15 +122,6 @@ def compute(token_file, module: str, environment: str = "", *arguments: str, **o
 
 
 @pytest.mark.usefixtures("no_clusters_left")
-def test_the_snippet_computes_on_the_older_release_when_it_is_chosen_by_name(token_file):
-    done = compute(token_file, "jaspy/3.11/v20260401", jaspy=SUPPORTED)
-    assert done.returncode == 0, done.stderr
-    assert f"scheduler /apps/jasmin/jaspy/envs/{SUPPORTED}-" in done.stdout
-    assert "warning" not in done.stdout
-    assert "preload" not in done.stderr
-
-
-@pytest.mark.usefixtures("no_clusters_left")
 def test_a_cluster_of_another_release_is_told_once_and_named_by_the_check(token_file):
     done = compute(token_file, "jaspy", "", "check", jaspy=SUPPORTED)
     assert done.returncode == 0, done.stderr
@@ -152,6 +143,37 @@ def test_the_warning_can_be_switched_off_and_a_retired_release_names_its_replace
     done = compute(token_file, "jaspy", off, jaspy=SUPPORTED)
     assert done.returncode == 0, done.stderr
     assert "VersionWarning" not in done.stdout
+
+
+IN_A_CELL = """
+for _ in range(2):
+    with cluster.get_client() as client:
+        client.scheduler_info()
+"""
+
+
+@pytest.mark.usefixtures("no_clusters_left")
+def test_a_kernel_tells_of_another_release_once_and_not_at_all_when_that_is_switched_off(alices_server):
+    off = "import dask; dask.config.set({'dask-user-tools.version-warning': False})\n"
+    connect = "import dask_gateway; cluster = dask_gateway.Gateway().connect({!r})\n"
+    read: list[str] = []
+    with alices_server.kernel("jaspy") as kernel:
+        code = "import dask_gateway; cluster = dask_gateway.Gateway().new_cluster(jaspy={!r}, shutdown_on_close=False)"
+        name = kernel.run(f"{code.format(SUPPORTED)}; print(cluster.name)")
+        kernel.run(IN_A_CELL, show=read.append)
+        kernel.run(IN_A_CELL, show=read.append)
+    shown = "".join(read)
+    assert shown.count("VersionWarning") == 1, shown
+    assert "distributed 2026.8.0 here and 2026.3.0 there" in shown
+    assert f'new_cluster(jaspy="{CURRENT}")' in shown
+    assert "Mismatched" not in shown
+
+    read.clear()
+    with alices_server.kernel("jaspy") as kernel:
+        kernel.run(off + connect.format(name) + IN_A_CELL, show=read.append)
+    shown = "".join(read)
+    assert "VersionWarning" not in shown
+    assert "Mismatched versions found" in shown  # distributed's own table instead
 
 
 TOO_FAR = """

@@ -87,8 +87,10 @@ def test_an_environment_over_jaspy_serves_login_host_workers_and_notebooks(token
     printed = compute("my-env", setup, "humanize")
     assert "worker /home/users/alice/my-env" in printed
     assert "answer humanize" in printed
-    with alices_server.kernel("my-env") as kernel:
-        assert kernel.run("import sys, humanize, dask_gateway; print(sys.prefix)") == "/home/users/alice/my-env"
+    printed = compute_in_notebook(alices_server, "my-env", setup, "humanize")
+    assert "kernel /home/users/alice/my-env" in printed
+    assert "worker /home/users/alice/my-env" in printed
+    assert "answer humanize" in printed
 
 
 @pytest.mark.long

@@ -2,7 +2,10 @@
 
 import re
 
+import pytest
 import scenario
+
+_, *OLDER = scenario.offered_releases()
 
 
 def test_the_snippet_computes_in_a_kernel_of_alices_notebook_server(alices_server):
@@ -34,6 +37,27 @@ def test_the_snippet_computes_from_a_login_host_and_its_jobs_are_alices_on_the_n
         assert state in ("RUNNING", "PENDING", "CONFIGURING", "COMPLETING"), name
         assert state != "RUNNING" or node in ("node1", "node2"), name
         assert folder.startswith(home), name
+    nothing_is_left_of("alice")
+
+
+@pytest.mark.parametrize("release", OLDER)
+def test_the_snippet_computes_on_older_releases_with_one_option_more(login_python, release):
+    snippet = scenario.render_example("first_cluster.py")
+    of_release = snippet.replace("worker_cores = 2\n", f"worker_cores = 2\noptions.jaspy = {release!r}\n")
+    assert of_release != snippet
+    prefix = "lambda: __import__('sys').prefix"
+    of_release = of_release.replace(
+        "client.close()",
+        f"print('on', {{client.run_on_scheduler({prefix}), *client.run({prefix}).values()}})\nclient.close()",
+    )
+
+    done = login_python("alice", of_release, timeout=300, module=scenario.jaspy_module(release))
+
+    assert done.returncode == 0, done.stderr
+    assert int(re.search(r"computed by (\d+) workers", done.stdout)[1]) >= 2
+    assert re.search(rf"^on {{'/apps/jasmin/jaspy/envs/{release}-\w+'}}$", done.stdout, re.MULTILINE), done.stdout
+    assert "version" not in done.stderr
+    assert "preload" not in done.stderr
     nothing_is_left_of("alice")
 
 

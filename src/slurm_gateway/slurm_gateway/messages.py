@@ -26,6 +26,16 @@ _ADVICE = [
     ),
     (r"invalid qos|InvalidQOS|QOSNotAllowed", "Choose another 'qos' in the cluster's options."),
     (
+        # Before the next, and that before the other time limits: the sentence with which SLURM refuses a job for any
+        # limit of a QoS or an account names them all: "(job submit limit, user's size and/or time limits)"
+        r"MaxWall",
+        "Ask for a shorter 'time_limit', or for another 'qos' that allows a longer one.",
+    ),
+    (
+        r"job violates|QOSMax|QOSGrp|AssocMax|AssocGrp|AssocGroup|MaxSubmit|MaxJobs|policy limit",
+        "A limit of your account or QoS is reached: end other jobs or clusters, or ask for less.",
+    ),
+    (
         r"time limit|PartitionTimeLimit|TimeLimit",
         "Ask for a shorter 'time_limit', or for a partition that allows a longer one.",
     ),
@@ -33,10 +43,6 @@ _ADVICE = [
         r"node configuration is not available|memory specification|more processors|cpu count|"
         r"PartitionNodeLimit|BadConstraints|ReqNodeNotAvail",
         "Ask for fewer cores or less memory: no node of this partition is that large.",
-    ),
-    (
-        r"job violates|QOSMax|QOSGrp|AssocMax|AssocGrp|AssocGroup|MaxSubmit|MaxJobs|policy limit",
-        "A limit of your account or QoS is reached: end other jobs or clusters, or ask for less.",
     ),
 ]
 

@@ -304,6 +304,11 @@ def test_an_environment_without_dask_is_told(site, batch):
     assert "there is no `dask` command in its environment" in sentence
 
 
+POLICY = (
+    "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+)
+
+
 @pytest.mark.parametrize(
     ("said", "advice"),
     [
@@ -317,7 +322,9 @@ def test_an_environment_without_dask_is_told(site, batch):
             "shorter 'time",
         ),
         ("Batch job submission failed: Requested node configuration is not available", "fewer cores"),
-        ("QOSMaxCpuPerUserLimit: Batch job submission failed: Job violates accounting/QOS policy", "limit of your"),
+        (f"QOSMaxSubmitJobPerUserLimit; {POLICY}", "limit of your account or QoS"),
+        (f"AssocGrpSubmitJobsLimit; {POLICY}", "limit of your account or QoS"),
+        (f"QOSMaxWallDurationPerJobLimit; {POLICY}", "shorter 'time_limit', or for another 'qos'"),
     ],
 )
 def test_slurms_own_words_are_told_with_what_to_do(site, batch, said, advice):
