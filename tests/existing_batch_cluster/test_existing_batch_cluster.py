@@ -11,10 +11,10 @@ import scenario
 
 INVENTORY = scenario.REPOSITORY / "molecule/existing-batch-cluster/inventory"
 BATCH_CLUSTER = ("controller", "node1", "node2")
-# Where a running batch cluster keeps what it does, a cluster's own jobs included
+# Where a running batch cluster keeps what it does, a cluster's own jobs included; its configuration is not there
 ITS_OWN_WORK = (
     "/proc /sys /dev /run /tmp /var/tmp /var/log /var/cache /home /apps "
-    "/srv/slurm /var/lib/mysql /var/lib/sss /var/lib/systemd"
+    "/srv/slurm/state /srv/slurm/spool /srv/slurm/log /var/lib/mysql /var/lib/sss /var/lib/systemd"
 )
 
 
@@ -109,11 +109,12 @@ def test_nothing_was_ever_written_to_the_batch_clusters_hosts(name):
     pruned = " -o ".join(f"-path {folder}" for folder in ITS_OWN_WORK.split())
     search = f"find / -xdev \\( {pruned} \\) -prune -o -cnewer /srv/site-was-ready -print"
     host = scenario.host(name)
-    host.check_output("touch /etc/somebody-wrote-this")
+    written = [f"{folder}/somebody-wrote-this" for folder in ("/etc", "/srv/slurm/etc")]
+    host.check_output("touch %s %s", *written)
     try:
-        assert host.check_output(search).split() == ["/etc", "/etc/somebody-wrote-this"], (
+        assert sorted(host.check_output(search).split()) == sorted(["/etc", "/srv/slurm/etc", *written]), (
             "the search sees what is written"
         )
     finally:
-        host.check_output("rm /etc/somebody-wrote-this")
-    assert host.check_output(search).split() == ["/etc"], "its own folder only, for the file above"
+        host.check_output("rm %s %s", *written)
+    assert sorted(host.check_output(search).split()) == ["/etc", "/srv/slurm/etc"], "only folders, for the files above"

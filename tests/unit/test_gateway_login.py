@@ -25,11 +25,18 @@ REFUSED = "Your token is wrong, has expired or was revoked. Make a new one at ht
 
 
 @pytest.fixture
-def gateway():
+def asked() -> list[str]:
+    """What the gateway was asked with, by each request."""
+    return []
+
+
+@pytest.fixture
+def gateway(asked):
     """The address of a gateway that takes one token."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
+            asked.append(self.headers["Authorization"])
             taken = self.headers["Authorization"] == f"token {GOOD}" and self.path == "/api/v1/clusters/"
             body = json.dumps({} if taken else {"error": REFUSED}).encode()
             self.send_response(200 if taken else 422)
@@ -65,7 +72,7 @@ def run(tmp_path, gateway):
     return command
 
 
-def test_a_token_that_works_is_written_for_its_user_alone(run):
+def test_a_token_that_works_is_written_for_its_user_alone(run, asked):
     done = run(f"{GOOD}\n")
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(run.file.read_text())["gateway"]["auth"] == {
@@ -75,7 +82,33 @@ def test_a_token_that_works_is_written_for_its_user_alone(run):
     assert stat.S_IMODE(run.file.stat().st_mode) == 0o600
     assert GOOD not in done.stdout + done.stderr
     assert [path.name for path in run.file.parent.iterdir()] == ["gateway.yaml"]
+    assert asked == [f"token {GOOD}"]
     assert run("", "--check").returncode == 0
+
+
+def test_the_file_is_its_users_alone_from_its_first_moment(tmp_path, monkeypatch):
+    """Whatever the user's umask; looked at as soon as it is there, and before each thing that is done to it."""
+    seen = []
+
+    def looking(function):
+        def call(*arguments, **options):
+            answer = function(*arguments, **options)
+            seen.extend(stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file())
+            return answer
+
+        return call
+
+    for name in ("open", "fdopen", "fchmod", "fsync"):
+        monkeypatch.setattr(login.os, name, looking(getattr(os, name)))
+    before = os.umask(0)
+    try:
+        login.write(tmp_path / "new/gateway.yaml", GOOD)
+    finally:
+        os.umask(before)
+    seen.append(stat.S_IMODE((tmp_path / "new/gateway.yaml").stat().st_mode))
+    assert len(seen) >= 5
+    assert set(seen) == {0o600}
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
 
 
 def test_the_prompt_shows_nothing_of_the_token(run, tmp_path):
@@ -110,9 +143,10 @@ def test_a_token_that_the_gateway_refuses_changes_nothing_and_the_reason_is_told
 
 
 @pytest.mark.parametrize("given", ["", "\n", "two words 0123456789", '"quoted0123456789"', "short"])
-def test_what_is_no_token_is_not_sent_anywhere(run, given):
-    done = run(given, "--address", "http://127.0.0.1:9")
+def test_what_is_no_token_is_not_sent_anywhere(run, given, asked):
+    done = run(given)
     assert done.returncode == 1
+    assert asked == []
     assert "Nothing is changed" in done.stderr or "nothing is changed" in done.stderr
     assert not run.file.exists()
 

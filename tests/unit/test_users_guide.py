@@ -66,10 +66,43 @@ def test_html_in_the_text_stays_text(page):
     assert "&lt;script&gt;" in page["html"]
 
 
-def test_the_guide_itself_has_a_button_on_every_block():
-    values = {"hostvars": {"gw": {}}, "groups": {"dask_gateway": ["gw"]}, "site_support_address": "help@example.org"}
+def guide(**gateway_host) -> str:
+    """The guide's text for a site that has set this for its gateway."""
+    values = {"hostvars": {"gw": gateway_host}, "groups": {"dask_gateway": ["gw"]}}
     environment = jinja2.Environment(undefined=jinja2.ChainableUndefined)  # noqa: S701
-    text = environment.from_string((REPOSITORY / "docs/users.md.j2").read_text()).render(values)
+    template = environment.from_string((REPOSITORY / "docs/users.md.j2").read_text())
+    return template.render(values, site_support_address="help@example.org")
+
+
+NETWORKS = {"dask_gateway_dashboard_networks": ["192.0.2.0/24"]}
+DESKTOP = {"dask_gateway_remote_desktop": "desktop.example.org"}
+INSIDE = "It opens inside this site's network only: from elsewhere, use a browser on "
+
+
+@pytest.mark.parametrize(
+    ("gateway_host", "sentence"),
+    [
+        (NETWORKS | DESKTOP, f"{INSIDE}desktop.example.org."),
+        (NETWORKS, f"{INSIDE}a host inside it."),
+        (NETWORKS | {"dask_gateway_remote_desktop": ""}, f"{INSIDE}a host inside it."),
+        (DESKTOP, None),
+        ({}, None),
+    ],
+)
+def test_the_guide_says_where_a_dashboard_opens(gateway_host, sentence):
+    text = guide(**gateway_host)
+    told = re.findall("^.*inside this site's network.*$", text, re.MULTILINE)
+    assert told == ([sentence] if sentence else [])
+    assert ("desktop.example.org" in text) == bool(sentence and "desktop" in sentence)
+
+
+def test_the_guide_shows_every_picture_that_is_copied_for_it():
+    shown = re.findall('<img src="images/([^"]+)"', GUIDE.guide_html(guide())["html"])
+    assert sorted(shown) == sorted(path.name for path in (REPOSITORY / "docs/images").iterdir())
+
+
+def test_the_guide_itself_has_a_button_on_every_block():
+    text = guide()
     html = GUIDE.guide_html(text)["html"]
     assert html.count('class="copy"') == html.count("<pre") == len(re.findall(r"^ *```\w+$", text, re.MULTILINE))
     assert 'href="mailto:help@example.org"' in html
