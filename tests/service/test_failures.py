@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 import scenario
 
-# How much longer than on a machine that does nothing else
-BUSY = 3
+# Seconds that a machine which does other things as well may take longer
+BUSY = 7
 
 PROGRAM = """
 import json, time, warnings
