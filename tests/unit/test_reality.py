@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import re
+import ssl
 import sys
+import threading
 from collections.abc import Callable
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -202,3 +205,36 @@ def test_the_probe_of_homes_and_names_answers_what_is_there(tmp_path: Path):
     assert host_probe.user_id("root") == 0
     assert host_probe.group("no-such-group") is None
     assert "error" in host_probe.asked("https://127.0.0.1:9/")
+
+
+@pytest.fixture
+def answering(tmp_path, monkeypatch):
+    """``answering(name, days)``: the address of a server whose certificate is for that name; it alone is believed."""
+    servers = []
+
+    def start(name: str, days: int = 90) -> str:
+        certificate, key = certificate_for(name, days=days)
+        (tmp_path / "pem").write_text(certificate + key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "pem")
+        server = HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        believing = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        believing.load_verify_locations(cadata=certificate)
+        monkeypatch.setattr(host_probe.ssl, "create_default_context", lambda: believing)
+        return f"https://localhost:{server.server_port}/no-such-file"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_host_that_asks_sees_whose_certificate_it_is_and_how_long_it_lives(answering):
+    assert host_probe.asked(answering("elsewhere.lotus.test"))["certificate"].startswith("Hostname mismatch")
+    assert "expired" in host_probe.asked(answering("localhost", days=-1))["certificate"]
+    soon = host_probe.asked(answering("localhost", days=5))
+    assert (soon["status"], round(soon["days"])) == (404, 5)
+    assert "refused" in host_probe.asked("https://localhost:9/")["error"]
