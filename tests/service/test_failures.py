@@ -170,7 +170,7 @@ def one_job_qos() -> Iterator[str]:
         controller.check_output(f"sacctmgr -i delete qos {name}")
 
 
-def test_a_cluster_beyond_a_limit_of_slurms_is_refused_in_slurms_words_with_what_to_do(told, one_job_qos):
+def test_a_cluster_beyond_a_limit_of_slurms_is_refused_in_slurms_words_with_what_to_do(one_job_qos, told):
     first = f"gw.new_cluster(qos={one_job_qos!r}, shutdown_on_close=False)"
     (asked, _), (when, text) = told(first + NEW_CLUSTER.format(options={"qos": one_job_qos}))
     assert re.match(
