@@ -40,7 +40,8 @@ def test_a_busy_node_stays_and_an_idle_one_leaves_and_comes_back(computation):
     assert refused.returncode != 0
     assert f"{busy} was not removed and takes jobs again" in refused.stdout
     assert "alice" in refused.stdout
-    assert state_of(busy) == "mixed"
+    # After `state=resume` slurmctld asks the node anew whether it is there
+    scenario.wait_until("the node takes jobs", lambda: state_of(busy) == "mixed", timeout=30)
 
     # Of the other one the only job ends in time
     submitted = scenario.as_user("login", "alice", f"sbatch --parsable --nodelist={idle} --wrap 'sleep 30'")
