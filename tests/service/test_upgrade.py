@@ -106,3 +106,43 @@ def test_a_release_whose_canary_fails_goes_back_and_one_that_works_comes(
     )
     assert again.returncode == 0, again.stderr
     assert alices_server.server_pid() == server
+
+
+LATER = ("dask-gateway-pages.service", "dask-gateway-health.service", "dask-gateway-health.timer")
+SNAPSHOT = """
+- hosts: dask_gateway
+  tasks:
+    - ansible.builtin.include_role: {name: backup, tasks_from: snapshot}
+      vars: {backup_part: gateway, backup_set: 29990101T000000Z}
+"""
+
+
+@pytest.mark.long
+def test_the_way_back_to_a_release_that_did_without_a_part_takes_the_part_away(login_python, tmp_path):
+    """As 0.1.0, which has no pages and looks at no health."""
+    gateway = scenario.host("gateway")
+    (tmp_path / "snapshot.yml").write_text(SNAPSHOT)
+    units = " ".join(f"/etc/systemd/system/{unit}" for unit in LATER)
+    gateway.check_output(f"mkdir /root/later && mv {units} /root/later/")
+    try:
+        taken = subprocess.run(
+            ["ansible-playbook", "--inventory", scenario.INVENTORY, tmp_path / "snapshot.yml"],
+            cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT,
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert taken.returncode == 0, taken.stdout[-4000:]
+    finally:
+        gateway.check_output("mv /root/later/* /etc/systemd/system/ && rmdir /root/later")
+    try:
+        back = scenario.playbook("rollback", "--limit", "gateway", "-e", "rollback_set=29990101T000000Z")
+        assert back.returncode == 0, back.stdout[-6000:]
+        left = gateway.run("systemctl is-active " + " ".join(LATER)).stdout.split()
+        assert set(left) == {"inactive"}
+        assert gateway.run(f"ls {units}").stdout == ""
+        listed = login_python("alice", "import dask_gateway as d; print(d.Gateway(auth='jupyterhub').list_clusters())")
+        assert listed.stdout.strip() == "[]", listed.stderr
+    finally:
+        gateway.check_output("rm -rf /var/lib/dask-service/releases/29990101T000000Z")
+        again = scenario.playbook("gateway")
+    assert again.returncode == 0, again.stdout[-6000:]
+    assert gateway.run("systemctl is-active dask-gateway-pages.service").stdout.strip() == "active"
