@@ -190,17 +190,6 @@ def jaspy_module(release: str) -> str:
     return release.replace("jaspy", "jaspy/").replace("-", "/")
 
 
-def gateway_yaml(token: str) -> str:
-    """The token file that the user's guide tells people to write on a login host."""
-    return f"""gateway:
-  address: https://{site()["site_gateway_host"]}
-  auth:
-    type: jupyterhub
-    kwargs:
-      api_token: "{token}"
-"""
-
-
 def passwords() -> dict[str, str]:
     """Passwords of the scenario's users."""
     return {user["name"]: user["password"] for user in site()["site_directory_users"]}

@@ -1,5 +1,6 @@
 """Who gets in, who does not, and what they read."""
 
+import guide
 import pytest
 import scenario
 
@@ -28,7 +29,7 @@ def alices_cluster(hub_user):
 def as_holder_of(user: str, token: str):
     """The token file of `user` on the login host holds `token`."""
     path = f"{scenario.site()['site_home_directory']}/{user}/.config/dask/gateway.yaml"
-    scenario.put_file("login", user, path, scenario.gateway_yaml(token))
+    scenario.put_file("login", user, path, guide.gateway_yaml(token))
     return scenario.removed_after("login", path)
 
 
