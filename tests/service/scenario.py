@@ -3,9 +3,11 @@
 ``DASK_SERVICE_PREFIX`` tells which copy; the rest is asked of Docker and of the scenario's inventory.
 """
 
+import http.client
 import json
 import os
 import shlex
+import ssl
 import subprocess
 import time
 from collections.abc import Callable
@@ -204,6 +206,17 @@ def staged_files_of(user: str) -> list[str]:
 def get(host_name: str, path: str, **kwargs) -> requests.Response:
     """GET a path of a host's published https address, without any credentials."""
     return trusting(ca()).get(published_url(host_name) + path, timeout=30, allow_redirects=False, **kwargs)
+
+
+def get_as_written(host_name: str, path: str, **headers: str) -> tuple[int, str, str]:
+    """GET a path as it stands here, which `get` would make tidy first; status, address to go to, and text."""
+    port = int(published_url(host_name).rpartition(":")[2])
+    connection = http.client.HTTPSConnection(
+        "localhost", port, timeout=30, context=ssl.create_default_context(cafile=ca())
+    )
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    return answer.status, answer.headers["Location"] or "", answer.read().decode(errors="replace")
 
 
 def gateway_answers() -> bool:
