@@ -144,7 +144,8 @@ def test_the_servers_token_is_in_nothing_that_others_or_slurm_have(alices_server
             job["node"],
             "bob",
             "ps axwwe; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'; "
-            "find / -xdev -user alice -type f -readable -exec cat {} + 2>/dev/null",
+            f"{scenario.EVERYWHERE} -user alice -type f -readable -exec cat {{}} + 2>/dev/null"
+            " | tr -c '[:print:]' '\\n'",
         ).stdout
         secret = {"token": token}
         for host in ("hub", job["node"]):

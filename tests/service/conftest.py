@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 
+import guide
 import pytest
 import scenario
 from hub_client import HubUser, trusting
@@ -89,7 +90,7 @@ def token_file(hub_user):
 
     def write(name: str) -> str:
         token = hub_user(name).new_token(note="login host")
-        scenario.put_file("login", name, f"/home/users/{name}/.config/dask/gateway.yaml", scenario.gateway_yaml(token))
+        scenario.put_file("login", name, f"/home/users/{name}/.config/dask/gateway.yaml", guide.gateway_yaml(token))
         return token
 
     return write

@@ -1,4 +1,4 @@
-"""The user's guide as its readers have it: rendered, and its steps by the headings that they stand under."""
+"""The user's guide as its readers have it: rendered, its steps by the headings that they stand under, and its files."""
 
 import re
 
@@ -17,3 +17,11 @@ def steps(heading: str, language: str, user: str, **values: str) -> list[str]:
         raise AssertionError(f"the user's guide has no heading {heading!r}")
     blocks = re.findall(rf"^```{language}\n(.*?)^```", section[1], re.MULTILINE | re.DOTALL)
     return [block.replace("<your name>", user) for block in blocks]
+
+
+def gateway_yaml(token: str) -> str:
+    """The token file that people write by hand on a login host."""
+    (block,) = steps("On a login host", "yaml", "")
+    if "<the token>" not in block:
+        raise AssertionError("the guide's token file has no place for the token")
+    return block.replace("<the token>", token)

@@ -3,9 +3,11 @@
 ``DASK_SERVICE_PREFIX`` tells which copy; the rest is asked of Docker and of the scenario's inventory.
 """
 
+import http.client
 import json
 import os
 import shlex
+import ssl
 import subprocess
 import time
 from collections.abc import Callable
@@ -190,17 +192,6 @@ def jaspy_module(release: str) -> str:
     return release.replace("jaspy", "jaspy/").replace("-", "/")
 
 
-def gateway_yaml(token: str) -> str:
-    """The token file that the user's guide tells people to write on a login host."""
-    return f"""gateway:
-  address: https://{site()["site_gateway_host"]}
-  auth:
-    type: jupyterhub
-    kwargs:
-      api_token: "{token}"
-"""
-
-
 def passwords() -> dict[str, str]:
     """Passwords of the scenario's users."""
     return {user["name"]: user["password"] for user in site()["site_directory_users"]}
@@ -215,6 +206,17 @@ def staged_files_of(user: str) -> list[str]:
 def get(host_name: str, path: str, **kwargs) -> requests.Response:
     """GET a path of a host's published https address, without any credentials."""
     return trusting(ca()).get(published_url(host_name) + path, timeout=30, allow_redirects=False, **kwargs)
+
+
+def get_as_written(host_name: str, path: str, **headers: str) -> tuple[int, str, str]:
+    """GET a path as it stands here, which `get` would make tidy first; status, address to go to, and text."""
+    port = int(published_url(host_name).rpartition(":")[2])
+    connection = http.client.HTTPSConnection(
+        "localhost", port, timeout=30, context=ssl.create_default_context(cafile=ca())
+    )
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    return answer.status, answer.headers["Location"] or "", answer.read().decode(errors="replace")
 
 
 def gateway_answers() -> bool:
@@ -239,32 +241,73 @@ def removed_after(name: str, path: str):
         host(name).run("rm -f %s", path)
 
 
+# Every file system of a host, with the words of find that begin an expression
+EVERYWHERE = r"find / \( -path /proc -o -path /sys \) -prune -o"
+ITS_OWN = r"find / \( -path /proc -o -path /sys -o -path /home -o -path /apps \) -prune -o"
+
+
 def secrets_in(name: str, secrets_by_name: dict[str, str], command: str) -> list[str]:
-    """Names of the secrets that stand in what the shell `command` prints on host `name`."""
-    found = _with_patterns(name, secrets_by_name, f"( {command} ) | grep -oF -f $patterns")
+    """Names of the secrets that stand in what the shell `command` prints on host `name`.
+
+    Raises
+    ------
+    RuntimeError
+        When the command fails, and so shows nothing that could be searched.
+    """
+    found = _with_patterns(
+        name,
+        secrets_by_name,
+        f"( {command} ) | grep -aoF -f $patterns; ended=(${{PIPESTATUS[@]}})\n"
+        "[ ${ended[1]} -le 1 ] && exit ${ended[0]}; exit ${ended[1]}",
+    ).stdout.splitlines()
     return sorted({key for key, value in secrets_by_name.items() if value in found})
 
 
-def world_readable_files_with(name: str, secrets_by_name: dict[str, str]) -> list[str]:
-    """Files of host `name` that everybody can read and that hold one of the secrets."""
-    return _with_patterns(
+def world_readable_files_with(name: str, secrets_by_name: dict[str, str], shared: bool = True) -> list[str]:
+    """Files of host `name` that everybody can read and that hold one of the secrets.
+
+    Parameters
+    ----------
+    name : str
+        A host of the scenario.
+    secrets_by_name : dict
+        What is searched for.
+    shared : bool
+        Whether the file systems that hosts share are searched too.
+
+    Raises
+    ------
+    RuntimeError
+        When the search itself fails.
+    """
+    done = _with_patterns(
         name,
         secrets_by_name,
-        "find / -xdev -type f -perm -o=r -not -path '/proc/*' -not -path '/sys/*' -size -4M -print0"
-        " | xargs -0 -r grep -lF -f $patterns --",
+        f"{EVERYWHERE if shared else ITS_OWN} -ignore_readdir_race -type f -perm -o=r -size -4M -print0"
+        " | xargs -0 -r grep -lF -f $patterns --; ended=(${PIPESTATUS[@]})\n"
+        # xargs says 123 when grep has ended with 1 or 2
+        "[ ${ended[1]} = 123 ] && ended[1]=0; [ -s $patterns ] && exit $((ended[0] + ended[1]))",
     )
+    # Other than of a file that is gone meanwhile, grep complains of what it did not search
+    if [line for line in done.stderr.splitlines() if not line.endswith(": No such file or directory")]:
+        raise RuntimeError(f"the search on {name} left something out:\n{done.stderr}")
+    return done.stdout.splitlines()
 
 
-def _with_patterns(name: str, secrets_by_name: dict[str, str], search: str) -> list[str]:
+def _with_patterns(name: str, secrets_by_name: dict[str, str], search: str) -> subprocess.CompletedProcess:
     # The patterns go in by standard input: on a command line they would be found by the search for them.
-    call = f"umask 077; patterns=$(mktemp -p /run); cat > $patterns; {search}; rm -f $patterns"
-    return subprocess.run(
-        ["docker", "exec", "-i", f"{PREFIX}-{name}", "sh", "-c", call],
+    call = f"umask 077; patterns=$(mktemp -p /run) || exit; trap 'rm -f $patterns' EXIT; cat > $patterns\n{search}"
+    done = subprocess.run(
+        ["docker", "exec", "-i", f"{PREFIX}-{name}", "bash", "-c", call],
         input="\n".join(secrets_by_name.values()),
         capture_output=True,
         text=True,
+        errors="replace",
         timeout=120,
-    ).stdout.splitlines()
+    )
+    if done.returncode:
+        raise RuntimeError(f"the search on {name} has failed ({done.returncode}):\n{search}\n{done.stderr}")
+    return done
 
 
 def environment_of(name: str, user: str, variable: str) -> str:

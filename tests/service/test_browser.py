@@ -1,11 +1,13 @@
 """The service in a real browser: dashboards, clusters, tokens. Screenshots stay in .state/<prefix>/screenshots."""
 
+import json
 import re
 from types import SimpleNamespace
 
 import pytest
 import scenario
 from browser import Person, chromium, screenshot, serious_findings
+from playwright.sync_api import TimeoutError as NotDrawnError
 
 PROGRAM = """
 import time
@@ -21,18 +23,14 @@ for n in range(600):
     fire_and_forget(client.submit(lambda n: time.sleep(0.5), n, key=f"nap-{n}"))
 print(cluster.name, client.dashboard_link)
 """
-# What Dask's dashboard links to, and what its pages load
-PATHS = [
-    *("", "status", "workers", "tasks", "system", "profile", "graph", "groups", "individual-plots.json"),
-    *("individual-task-stream", "individual-workers", "hardware", "shuffle", "profile-server", "events"),
-    *(
-        "info/main/workers.html",
-        "info/main/logs.html",
-        "json/counts.json",
-        "json/identity.json",
-        "sitemap.json",
-        "health",
-    ),
+# Of Dask's dashboard, what Bokeh draws, and all else that there is; the plots for themselves are asked of it
+PAGES = [
+    *("status", "workers", "tasks", "system", "profile", "graph", "groups", "hardware", "shuffle", "profile-server"),
+    *("events", "stealing", "counters", "exceptions"),
+]
+OTHERS = [
+    *("", "info/main/workers.html", "info/main/logs.html", "info/main/exceptions.html", "individual-plots.json"),
+    *("json/counts.json", "json/identity.json", "json/index.html", "sitemap.json", "health"),
     *("statics/css/base.css", "static/js/bokeh.min.js"),
 ]
 # Opening it has Dask measure its workers, which writes gigabytes to their folders; here those lie in memory
@@ -71,20 +69,25 @@ def carols_browser(chrome) -> Person:
 @pytest.fixture(scope="module")
 def cluster(token_file):
     """Alice's cluster, with a worker that has something to do for minutes."""
-    token_file("alice")
+    token = token_file("alice")
     scenario.put_file("login", "alice", "/home/users/alice/naps.py", PROGRAM)
     done = scenario.as_user("login", "alice", "module load jaspy && python naps.py")
     assert done.returncode == 0, done.stderr
     name, link = done.stdout.split()
-    yield SimpleNamespace(name=name, link=link)
+    yield SimpleNamespace(name=name, link=link, token=token)
     stop = f"import dask_gateway; dask_gateway.Gateway(auth='jupyterhub').stop_cluster('{name}')"
     scenario.as_user("login", "alice", f'module load jaspy && python -c "{stop}"')
     scenario.wait_until("alice's jobs have ended", lambda: not scenario.jobs_of("alice"))
 
 
+def drawn(page) -> None:
+    """Bokeh draws the page."""
+    page.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].roots().length")
+
+
 def live(page) -> None:
     """The page draws what comes through its websocket."""
-    page.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].roots().length")
+    drawn(page)
     page.wait_for_function(
         """() => {
             const changes = window.changes ??= {count: 0, on: null};
@@ -107,35 +110,100 @@ def test_the_dashboard_opens_after_signing_in_and_is_live(cluster, alices_browse
     screenshot(page, "dashboard")
 
 
-def test_every_page_of_the_dashboard_is_for_the_owner_and_for_nobody_else(cluster, alices_browser, carols_browser):
+@pytest.fixture(scope="module")
+def dashboard(cluster) -> SimpleNamespace:
+    """The paths of the dashboard of alice's cluster: what Bokeh draws, all others, and websockets."""
+    folder = f"/clusters/{cluster.name}/"
+
+    def text(path: str) -> str:
+        answer = scenario.get("gateway", folder + path, headers={"Authorization": f"token {cluster.token}"})
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    listing = [path.lstrip("/") for path in json.loads(text("individual-plots.json")).values()]
+    plots = [path for path in listing if not path.startswith("statics/")]
+    assert len(plots) > 20
+    listed = text("info/main/workers.html")
+    # Of each worker: its own dashboard, and what the scheduler tells of it
+    proxies = {f"proxy/{where}" for where in re.findall(r"proxy/([0-9]+/[0-9.]+/)status", listed)}
+    of_workers = {f"info/{what}" for what in re.findall(r"((?:worker|logs|call-stacks)/[^\"']+\.html)", listed)}
+    assert len(proxies) == 1
+    assert of_workers
+    pages = [*PAGES, *plots, *(f"{proxy}status" for proxy in proxies)]
+    return SimpleNamespace(
+        folder=folder,
+        pages=pages,
+        plots=plots,
+        others=[*OTHERS, *sorted(of_workers), *sorted(set(listing) - set(plots))],
+        sockets=[*(f"{page}/ws" for page in pages), "eventstream"],
+    )
+
+
+def undrawn(person: Person, folder: str, pages: list[str]) -> list[str]:
+    """Those of a dashboard's pages that Bokeh does not draw."""
+    tab, found = person.context.new_page(), []
+    for path in pages:
+        tab.goto(f"{person.gateway}{folder}{path}", wait_until="commit")
+        try:
+            drawn(tab)
+        except NotDrawnError:
+            found.append(path)
+    tab.close()
+    return found
+
+
+def test_every_page_of_the_dashboard_is_drawn_for_its_owner(dashboard, alices_browser):
+    pages = [path for path in PAGES if path != MEASURES_WORKERS]
+    assert undrawn(alices_browser, dashboard.folder, pages) == []
+
+
+@pytest.mark.long
+def test_every_plot_is_drawn_by_itself_for_its_owner(dashboard, alices_browser):
+    plots = [path for path in dashboard.plots if not re.search("gpu|rmm", path)]  # no node has one
+    assert undrawn(alices_browser, dashboard.folder, plots) == []
+
+
+def test_every_page_of_the_dashboard_is_for_the_owner_and_for_nobody_else(
+    cluster, dashboard, alices_browser, carols_browser
+):
     page = alices_browser.open(cluster.link)
     carols = carols_browser.open(cluster.link)
     carols_browser.fill_in(carols)
     carols.wait_for_url(cluster.link)
     assert "belongs to somebody else" in carols.inner_text("main")
     screenshot(carols, "refused")
-    folder = f"/clusters/{cluster.name}/"
-    plots = page.evaluate(f"fetch('{folder}individual-plots.json').then(answer => answer.json())")
-    for path in [*PATHS, *(plot.lstrip("/") for plot in plots.values())]:
+    for path in [*dashboard.pages, *dashboard.others]:
         if path != MEASURES_WORKERS:
-            assert alices_browser.status(page, folder + path) in ((200, 0) if not path else (200,)), path
-        assert carols_browser.status(carols, folder + path) == 403, path
-    assert carols_browser.websocket(carols, f"{folder}status/ws") == "refused"
-    assert alices_browser.websocket(page, f"{folder}status/ws") == "open"
+            # A redirect is told by a script's request as 0
+            assert alices_browser.status(page, dashboard.folder + path) in ((200, 0) if not path else (200,)), path
+        assert carols_browser.status(carols, dashboard.folder + path) == 403, path
+    for path in dashboard.sockets:
+        assert carols_browser.websocket(carols, dashboard.folder + path) == "refused", path
+        if not path.startswith(MEASURES_WORKERS):
+            assert alices_browser.websocket(page, dashboard.folder + path) == "open", path
 
 
-@pytest.mark.parametrize(
-    "path", [*PATHS, "status/ws", "proxy/1/10.0.0.1/status", "%2e%2e/api/v1/routes", "no/such/page"]
-)
+NOT_THERE = ["no/such/page", "proxy/1/10.0.0.1/status", "%2e%2e/api/v1/routes", "../api/v1/routes"]
+
+
 @pytest.mark.parametrize("loads", ["navigate", "cors"])
-def test_nobody_who_is_not_signed_in_sees_a_page_of_a_dashboard(cluster, path, loads):
-    answer = scenario.get(
-        "gateway", f"/clusters/{cluster.name}/{path}", headers={"Sec-Fetch-Mode": loads, "X-Dask-Dashboard-Key": "x"}
-    )
-    assert answer.status_code == (302 if loads == "navigate" else 403) or "%2e" in path
-    assert "bokeh" not in answer.text.lower()
-    if answer.status_code == 302:
-        assert answer.headers["Location"].startswith(f"https://{scenario.site()['site_notebook_host']}/hub/")
+def test_nobody_who_is_not_signed_in_sees_a_page_of_a_dashboard(dashboard, loads):
+    sign_in = f"https://{scenario.site()['site_notebook_host']}/hub/"
+    headers = {"Sec-Fetch-Mode": loads, "X-Dask-Dashboard-Key": "x"}
+    for path in [*dashboard.pages, *dashboard.others, *dashboard.sockets, *NOT_THERE]:
+        status, address, text = scenario.get_as_written("gateway", dashboard.folder + path, **headers)
+        assert status == (302 if loads == "navigate" else 403), path
+        assert "bokeh" not in text.lower(), path
+        assert address.startswith(sign_in) if status == 302 else not address, path
+
+
+def test_nobody_who_is_not_signed_in_opens_a_websocket_of_a_dashboard(dashboard):
+    upgrade = {
+        "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Origin": f"https://{scenario.site()['site_gateway_host']}",
+    }  # fmt: skip
+    for path in dashboard.sockets:
+        assert scenario.get_as_written("gateway", dashboard.folder + path, **upgrade)[0] == 403, path
 
 
 def test_a_workers_page_opens_through_the_schedulers(cluster, alices_browser):
@@ -187,6 +255,25 @@ def test_a_dashboards_key_stands_in_no_log(cluster):
         assert scenario.secrets_in(host, {"key": key}, f"({logs}) 2>/dev/null") == []
 
 
+NARROW = {"width": 360, "height": 740}
+
+
+def widens(page) -> bool:
+    """Whether a page is wider than the screen, which then shows a part of it only."""
+    return page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+
+
+@pytest.mark.parametrize("look", [{"color_scheme": "dark"}, {"viewport": NARROW}], ids=["dark", "narrow"])
+def test_everybody_can_use_the_list_of_clusters(cluster, alices_browser, chrome, look):
+    person = Person(chrome, "alice", storage_state=alices_browser.context.storage_state(), **look)
+    page = person.open(person.gateway)
+    assert page.get_by_role("row").filter(has_text=cluster.name).is_visible()
+    assert serious_findings(page) == []
+    assert not widens(page)
+    screenshot(page, f"clusters-{next(iter(look))}")
+    person.context.close()
+
+
 def test_the_list_of_clusters_leads_to_the_dashboard_and_stops_a_cluster(cluster, alices_browser):
     page = alices_browser.open(alices_browser.gateway)
     row = page.get_by_role("row").filter(has_text=cluster.name)
@@ -195,28 +282,61 @@ def test_the_list_of_clusters_leads_to_the_dashboard_and_stops_a_cluster(cluster
     screenshot(page, "clusters")
     row.get_by_role("link", name="Open").click()
     page.wait_for_url(cluster.link)
-    page.go_back()
-    row.get_by_role("button", name="Stop").click()
+    page.goto(cluster.link.replace("/status", f"/{MEASURES_WORKERS}"))  # last, as a small worker may end for it
+    drawn(page)
+    page.goto(alices_browser.gateway)
+    by_keyboard(page, row.get_by_role("button", name="Stop"))
     page.wait_for_url(f"{alices_browser.gateway}/")
     scenario.wait_until("alice's jobs have ended", lambda: not scenario.jobs_of("alice"))
     page.reload()
     assert "You have no cluster" in page.inner_text("main")
+    wide = page.viewport_size
+    page.set_viewport_size(NARROW)
+    assert serious_findings(page) == []
+    assert not widens(page)
+    page.set_viewport_size(wide)
     page.goto(cluster.link)
     assert "has ended" in page.inner_text("main")
     assert serious_findings(page) == []
+
+
+def by_keyboard(page, button) -> None:
+    """Move to a button with Tab, and press it with Enter."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if button.evaluate("element => element === document.activeElement"):
+            page.keyboard.press("Enter")
+            return
+    raise AssertionError("Tab does not lead to it")
+
+
+def new_token(page, scopes: str = "") -> str:
+    """Make a token on the token page, with a note and the site's own expiry, and perhaps with scopes."""
+    page.wait_for_function("window._jupyterhub_page_loaded")
+    page.fill("#token-note", "from the browser")
+    assert "90 days" in page.inner_text("#token-expiration-seconds option:checked")  # the site's maximum
+    if scopes:
+        page.fill("#token-scopes", scopes)
+    page.click("#request-token-form button[type=submit]")
+    page.wait_for_selector("#token-area", state="visible")
+    return page.inner_text("#token-result")
+
+
+def test_a_token_with_nothing_but_a_note_lists_clusters(alices_browser):
+    page = alices_browser.open(f"{alices_browser.hub}/hub/token")
+    if "/hub/login" in page.url:
+        alices_browser.fill_in(page)
+    token = new_token(page)
+    for given, status in ((token, 200), (token[::-1], 422)):
+        answer = scenario.get("gateway", "/api/v1/clusters/", headers={"Authorization": f"token {given}"})
+        assert answer.status_code == status, answer.text
 
 
 def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoked(alices_browser):
     page = alices_browser.open(f"{alices_browser.hub}/hub/token")
     if "/hub/login" in page.url:
         alices_browser.fill_in(page)
-    page.wait_for_function("window._jupyterhub_page_loaded")
-    page.fill("#token-note", "from the browser")
-    assert "90 days" in page.inner_text("#token-expiration-seconds option:checked")  # the site's maximum
-    page.fill("#token-scopes", "access:services!service=dask-gateway")
-    page.click("#request-token-form button[type=submit]")
-    page.wait_for_selector("#token-area", state="visible")
-    token = page.inner_text("#token-result")
+    token = new_token(page, "access:services!service=dask-gateway")
     page.locator("#token-result").evaluate("element => element.textContent = '0'.repeat(32)")  # no secret in a picture
     screenshot(page, "token")
 

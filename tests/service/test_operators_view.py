@@ -4,6 +4,7 @@ import json
 import re
 from types import SimpleNamespace
 
+import guide
 import pytest
 import scenario
 from prometheus_client.parser import text_string_to_metric_families
@@ -39,7 +40,7 @@ def lived(hub_user):
     before = metrics()
     token = hub_user("alice").new_token(note="operators' view")
     home = f"{scenario.site()['site_home_directory']}/alice"
-    scenario.put_file("login", "alice", f"{home}/.config/dask/gateway.yaml", scenario.gateway_yaml(token))
+    scenario.put_file("login", "alice", f"{home}/.config/dask/gateway.yaml", guide.gateway_yaml(token))
     scenario.put_file("login", "alice", f"{home}/lived.py", CLUSTER)
     done = scenario.as_user("login", "alice", "module load jaspy && python lived.py")
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 import re
 
+import guide
 import pytest
 import scenario
 
@@ -63,7 +64,7 @@ def test_the_snippet_computes_on_older_releases_with_one_option_more(login_pytho
 
 def test_a_bare_gateway_call_works_in_a_notebook_and_ignores_a_stale_token_file(alices_server):
     """The home folder is shared: a login host's expired token must not stand before the notebook server's own."""
-    scenario.put_file("login", "alice", "/home/users/alice/.config/dask/gateway.yaml", scenario.gateway_yaml("0" * 32))
+    scenario.put_file("login", "alice", "/home/users/alice/.config/dask/gateway.yaml", guide.gateway_yaml("0" * 32))
     with alices_server.kernel("jaspy") as kernel:
         assert kernel.run("import dask_gateway; print(dask_gateway.Gateway().list_clusters())") == "[]"
 
@@ -71,7 +72,7 @@ def test_a_bare_gateway_call_works_in_a_notebook_and_ignores_a_stale_token_file(
 def test_a_token_file_that_others_can_read_is_named_with_the_command_to_mend_it(alice):
     token = alice.new_token(note="careless")
     path = "/home/users/alice/.config/dask/gateway.yaml"
-    scenario.put_file("login", "alice", path, scenario.gateway_yaml(token), mode="644")
+    scenario.put_file("login", "alice", path, guide.gateway_yaml(token), mode="644")
 
     done = scenario.as_user("login", "alice", "module load jaspy && python -c 'import dask_gateway'")
 
