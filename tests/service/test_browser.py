@@ -177,10 +177,18 @@ def test_every_page_of_the_dashboard_is_for_the_owner_and_for_nobody_else(
             # A redirect is told by a script's request as 0
             assert alices_browser.status(page, dashboard.folder + path) in ((200, 0) if not path else (200,)), path
         assert carols_browser.status(carols, dashboard.folder + path) == 403, path
-    for path in dashboard.sockets:
-        assert carols_browser.websocket(carols, dashboard.folder + path) == "refused", path
-        if not path.startswith(MEASURES_WORKERS):
-            assert alices_browser.websocket(page, dashboard.folder + path) == "open", path
+    assert carols_browser.websocket(carols, f"{dashboard.folder}status/ws") == "refused"
+    assert alices_browser.websocket(page, f"{dashboard.folder}status/ws") == "open"
+
+
+def upgraded(path: str) -> int:
+    """The status that somebody without a session gets for a websocket."""
+    gateway = f"https://{scenario.site()['site_gateway_host']}"
+    headers = {
+        "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Origin": gateway,
+    }  # fmt: skip
+    return scenario.get_as_written("gateway", path, **headers)[0]
 
 
 NOT_THERE = ["no/such/page", "proxy/1/10.0.0.1/status", "%2e%2e/api/v1/routes", "../api/v1/routes"]
@@ -198,12 +206,8 @@ def test_nobody_who_is_not_signed_in_sees_a_page_of_a_dashboard(dashboard, loads
 
 
 def test_nobody_who_is_not_signed_in_opens_a_websocket_of_a_dashboard(dashboard):
-    upgrade = {
-        "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Origin": f"https://{scenario.site()['site_gateway_host']}",
-    }  # fmt: skip
     for path in dashboard.sockets:
-        assert scenario.get_as_written("gateway", dashboard.folder + path, **upgrade)[0] == 403, path
+        assert upgraded(dashboard.folder + path) == 403, path
 
 
 def test_a_workers_page_opens_through_the_schedulers(cluster, alices_browser):
