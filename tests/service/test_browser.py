@@ -314,10 +314,10 @@ def by_keyboard(page, button) -> None:
     raise AssertionError("Tab does not lead to it")
 
 
-def new_token(page, scopes: str = "") -> str:
+def new_token(page, note: str, scopes: str = "") -> str:
     """Make a token on the token page, with a note and the site's own expiry, and perhaps with scopes."""
     page.wait_for_function("window._jupyterhub_page_loaded")
-    page.fill("#token-note", "from the browser")
+    page.fill("#token-note", note)
     assert "90 days" in page.inner_text("#token-expiration-seconds option:checked")  # the site's maximum
     if scopes:
         page.fill("#token-scopes", scopes)
@@ -330,7 +330,7 @@ def test_a_token_with_nothing_but_a_note_lists_clusters(alices_browser):
     page = alices_browser.open(f"{alices_browser.hub}/hub/token")
     if "/hub/login" in page.url:
         alices_browser.fill_in(page)
-    token = new_token(page)
+    token = new_token(page, "no more than this")
     for given, status in ((token, 200), (token[::-1], 422)):
         answer = scenario.get("gateway", "/api/v1/clusters/", headers={"Authorization": f"token {given}"})
         assert answer.status_code == status, answer.text
@@ -340,7 +340,7 @@ def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoke
     page = alices_browser.open(f"{alices_browser.hub}/hub/token")
     if "/hub/login" in page.url:
         alices_browser.fill_in(page)
-    token = new_token(page, "access:services!service=dask-gateway")
+    token = new_token(page, "from the browser", "access:services!service=dask-gateway")
     page.locator("#token-result").evaluate("element => element.textContent = '0'.repeat(32)")  # no secret in a picture
     screenshot(page, "token")
 
