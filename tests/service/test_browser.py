@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 from types import SimpleNamespace
 
 import pytest
@@ -340,7 +341,8 @@ def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoke
     page = alices_browser.open(f"{alices_browser.hub}/hub/token")
     if "/hub/login" in page.url:
         alices_browser.fill_in(page)
-    token = new_token(page, "from the browser", "access:services!service=dask-gateway")
+    note = f"from the browser, {uuid.uuid4().hex[:8]}"
+    token = new_token(page, note, "access:services!service=dask-gateway")
     page.locator("#token-result").evaluate("element => element.textContent = '0'.repeat(32)")  # no secret in a picture
     screenshot(page, "token")
 
@@ -359,7 +361,7 @@ def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoke
 
     page.reload()
     page.wait_for_function("window._jupyterhub_page_loaded")
-    row = page.locator("tr.token-row").filter(has_text="from the browser")
+    row = page.locator("tr.token-row").filter(has_text=note)
     assert "access:services!service=dask-gateway" in row.locator("pre").all_text_contents()
     row.get_by_role("button", name="revoke").click()
     row.wait_for(state="detached")
