@@ -324,3 +324,11 @@ def launcher() -> str:
     """Path of the only command that sudo lets the gateway run as a user."""
     out = host("gateway").check_output("grep -hoE '/[^ ]*launcher[^ ,\"]*' /etc/sudoers.d/*")
     return out.split()[0]
+
+
+def backup_keys(folder: Path) -> dict:
+    """Variables of the role backup with a new pair of keys, whose private half is also in ``folder/key``."""
+    key = folder / "key"
+    subprocess.run(["age-keygen", "-o", key], check=True, capture_output=True)
+    public = subprocess.run(["age-keygen", "-y", key], check=True, capture_output=True, text=True).stdout.strip()
+    return {"backup_recipients": [public], "backup_identity": key.read_text()}

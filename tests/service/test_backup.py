@@ -1,7 +1,6 @@
 """What the service remembers is lost and comes back from a backup, while alice computes."""
 
 import json
-import subprocess
 
 import pytest
 import scenario
@@ -38,20 +37,9 @@ def computation(token_file, no_clusters_left):
 @pytest.fixture
 def variables(tmp_path):
     """Extra variables with a pair of keys, and folders of backups on the hosts that go afterwards."""
-    key = tmp_path / "key"
-    subprocess.run(["age-keygen", "-o", key], check=True, capture_output=True)
-    public = subprocess.run(["age-keygen", "-y", key], check=True, capture_output=True, text=True).stdout.strip()
     path = tmp_path / "backup.json"
-    path.write_text(
-        json.dumps(
-            {
-                "backup_recipients": [public],
-                "backup_identity": key.read_text(),
-                "backup_keep": 2,
-                "backup_fetch_directory": str(tmp_path / "fetched"),
-            }
-        )
-    )
+    more = {"backup_keep": 2, "backup_fetch_directory": str(tmp_path / "fetched")}
+    path.write_text(json.dumps(scenario.backup_keys(tmp_path) | more))
     path.chmod(0o600)
     yield path
     for host in WIPE:

@@ -59,9 +59,8 @@ def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
 @pytest.fixture
 def key(tmp_path):
     """A file of variables with the public key for backups."""
-    subprocess.run(["age-keygen", "-o", tmp_path / "key"], check=True, capture_output=True)
-    public = subprocess.run(["age-keygen", "-y", tmp_path / "key"], check=True, capture_output=True, text=True).stdout
-    (tmp_path / "backup.json").write_text(json.dumps({"backup_recipients": [public.strip()]}))
+    public = scenario.backup_keys(tmp_path)["backup_recipients"]
+    (tmp_path / "backup.json").write_text(json.dumps({"backup_recipients": public}))
     return f"@{tmp_path / 'backup.json'}"
 
 

@@ -2,9 +2,9 @@
 
 import json
 import shutil
-import subprocess
 
 import pytest
+import scenario
 from service.conftest import (  # noqa: F401
     alice,
     hub_url,
@@ -37,20 +37,9 @@ def canary(hub_user, tmp_path):  # noqa: F811
 @pytest.fixture
 def backup_variables(tmp_path):
     """A file of extra variables: a pair of keys, and a folder on this machine to which backups are brought."""
-    key = tmp_path / "key"
-    subprocess.run(["age-keygen", "-o", key], check=True, capture_output=True)
-    public = subprocess.run(["age-keygen", "-y", key], check=True, capture_output=True, text=True).stdout.strip()
     fetched = tmp_path / "fetched"
     path = tmp_path / "backup.json"
-    path.write_text(
-        json.dumps(
-            {
-                "backup_recipients": [public],
-                "backup_identity": key.read_text(),
-                "backup_fetch_directory": str(fetched),
-            }
-        )
-    )
+    path.write_text(json.dumps(scenario.backup_keys(tmp_path) | {"backup_fetch_directory": str(fetched)}))
     path.chmod(0o600)
     yield path
     shutil.rmtree(fetched, ignore_errors=True)
