@@ -92,16 +92,26 @@ def test_pages_of_the_hub_carry_the_sites_name_its_logo_and_where_to_find_help()
         ("gateway", "dask-gateway-pages.service", "/clusters/0af1/status", 502),
     ],
 )
-def test_while_a_service_is_away_people_read_that_and_where_to_find_help(alices_server, host, unit, path, status):
+def test_while_a_service_is_away_people_read_that_and_where_to_find_help(
+    chrome, alices_server, host, unit, path, status
+):
     machine = scenario.host(host)
     machine.check_output("systemctl stop %s", unit)
     try:
         page = scenario.get(host, path)
         assert page.status_code == status
+        assert page.headers["Content-Type"] == "text/html; charset=utf-8"
         assert "does not answer at the moment" in page.text
         assert has_the_sites_name_and_help(page)
         (logo,) = re.findall(r'<img src="([^"]+)"', page.text)
         assert scenario.get(host, logo).headers["Content-Type"] == "image/svg+xml"
+        for scheme in ("light", "dark"):
+            person = Person(chrome, color_scheme=scheme)
+            shown = person.open(getattr(person, host) + path)
+            assert "does not answer at the moment" in shown.inner_text("main")
+            assert serious_findings(shown) == []
+            screenshot(shown, f"away-{unit}-{scheme}")
+            person.context.close()
         if host == "hub":
             assert scenario.get("hub", GUIDE).status_code == 200
     finally:
