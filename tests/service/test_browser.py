@@ -179,17 +179,23 @@ def test_every_page_of_the_dashboard_is_for_the_owner_and_for_nobody_else(
             assert alices_browser.status(page, dashboard.folder + path) in ((200, 0) if not path else (200,)), path
         assert carols_browser.status(carols, dashboard.folder + path) == 403, path
     assert carols_browser.websocket(carols, f"{dashboard.folder}status/ws") == "refused"
+    # The others without the browser, which lets more and more time pass after each that is refused
+    cookies = "; ".join(f"{one['name']}={one['value']}" for one in carols_browser.context.cookies(cluster.link))
+    shown = scenario.get_as_written("gateway", f"{dashboard.folder}status", Cookie=cookies)
+    assert "belongs to somebody else" in shown[2], "these are a session of hers"
+    for path in dashboard.sockets:
+        assert upgraded(dashboard.folder + path, Cookie=cookies) == 403, path
     assert alices_browser.websocket(page, f"{dashboard.folder}status/ws") == "open"
 
 
-def upgraded(path: str) -> int:
-    """The status that somebody without a session gets for a websocket."""
+def upgraded(path: str, **others: str) -> int:
+    """The status that a websocket gets, of somebody without a session if no other headers have one."""
     gateway = f"https://{scenario.site()['site_gateway_host']}"
     headers = {
         "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Origin": gateway,
     }  # fmt: skip
-    return scenario.get_as_written("gateway", path, **headers)[0]
+    return scenario.get_as_written("gateway", path, **headers, **others)[0]
 
 
 NOT_THERE = ["no/such/page", "proxy/1/10.0.0.1/status", "%2e%2e/api/v1/routes", "../api/v1/routes"]
@@ -424,9 +430,8 @@ def the_widget_scales(page) -> None:
 
 
 def the_panel_finds_the_dashboard_and_shows_it(page) -> None:
-    """JupyterLab's Dask panel asks the notebook for its client, and shows plots in a tab beside it."""
+    """JupyterLab's Dask panel asks the notebook for its client by itself, and shows plots in a tab beside it."""
     page.locator(".jp-SideBar [data-id='dask-dashboard-launcher']").click()
-    page.get_by_role("button", name="Auto-detect dashboard URL").click()
     page.get_by_role("button", name="Task Stream", exact=True).click()
     frame = page.frame_locator("iframe[src*='/clusters/']")
     frame.locator(".bk-Figure, .bk-Row, .bk-Column").first.wait_for()
