@@ -11,22 +11,25 @@ import accounts_portal
 import pytest
 import requests
 import scenario
-from browser import Person, chromium, screenshot
+from browser import Person, chromium, screenshot, serious_findings
 from hub_client import HubUser
-from hub_settings import hub_with
+from hub_settings import hub_with, play_hub
 from portal_control import PortalControl
 
 LOGIN_SERVICE = {"category": "login_services", "service": "jasmin-login"}
 IDLE = 12  # seconds
 BUSY = 600
+TASKS = 150
 SETTINGS = {
     "jupyterhub_authentication": "oauth",
     "jupyterhub_allowed_groups": [LOGIN_SERVICE["service"]],
+    "jupyterhub_admin_groups": ["operators"],
     "jupyterhub_required_service": "dask",
     "jupyterhub_profiles": [
         {"name": "small", "memory": "700M", "cores": 0.5},
         {"name": "large", "memory": "1G", "cores": 2},
     ],
+    "jupyterhub_tasks_limit": TASKS,
     "jupyterhub_named_servers": 1,
     "jupyterhub_idle_timeout": IDLE,
     "jupyterhub_busy_timeout": BUSY,
@@ -88,6 +91,7 @@ def sign_in(person: Person, path: str = "/hub/home"):
 def test_carol_signs_in_at_the_portal_and_starts_a_server_of_the_size_she_chooses_as_herself(carols_browser):
     page = sign_in(carols_browser, "/hub/spawn")
     screenshot(page, "sizes")
+    assert serious_findings(page) == []
     assert page.get_by_label("small").is_visible()
     page.get_by_label("large").check()
     page.get_by_role("button", name="Start").click()
@@ -131,6 +135,19 @@ def test_bob_who_does_not_hold_the_required_service_reads_where_to_apply(portal,
     assert "bob does not hold the service 'dask'" in page.inner_text("body")
     assert scenario.site()["site_accounts_apply_url"] in page.inner_text("body")
     screenshot(page, "required-service")
+
+
+def test_who_is_in_an_admin_group_runs_the_hub_until_the_next_sign_in_without_it(portal, somebody):
+    def admits(groups: list[str]) -> int:
+        portal.claim("carol", groups=[LOGIN_SERVICE["service"], *groups])
+        person = somebody("carol")
+        page = sign_in(person)
+        assert page.get_by_role("link", name="Admin").count() == len(groups)
+        return page.goto(f"{person.hub}/hub/admin").status
+
+    assert admits([]) == 403
+    assert admits(["operators"]) == 200
+    assert admits([]) == 403
 
 
 @pytest.mark.parametrize(
@@ -240,6 +257,30 @@ def test_a_server_has_the_memory_and_the_processors_of_its_size_and_outlives_who
         assert kernel.run("print('alive')") == "alive"
 
 
+FORK = """
+import subprocess
+naps = []
+try:
+    while len(naps) < 1000:
+        naps.append(subprocess.Popen(["sleep", "100"]))
+except BlockingIOError:
+    pass
+print(len(naps))
+for nap in naps:
+    nap.kill()
+    nap.wait()
+"""
+
+
+def test_a_server_has_as_many_processes_as_the_site_permits_and_outlives_who_wants_more(switched_hub, hub_user):
+    carol = hub_user("carol")
+    carol.start_server()
+    with carol.kernel() as kernel:
+        assert 10 < int(kernel.run(FORK)) < TASKS
+        assert kernel.run("print('alive')") == "alive"
+    assert carol.server_answers()
+
+
 def test_servers_with_names_are_beside_the_one_without_and_as_many_as_the_site_permits(switched_hub, hub_user):
     carol = hub_user("carol")
     carol.start_server()
@@ -270,3 +311,15 @@ def test_a_server_is_stopped_when_it_is_idle_and_not_while_a_kernel_computes_in_
         assert runs()
         scenario.wait_until("the server, now idle, was stopped", lambda: not runs(), timeout=6 + 3 * IDLE)
     assert time.monotonic() - began > 3 * IDLE
+
+
+def test_the_users_name_is_in_the_claim_that_the_site_names(switched_hub, portal, somebody):
+    """Last, as the Hub keeps this setting until the others go too."""
+    play_hub(SETTINGS | {"jupyterhub_oauth_username_claim": "nickname"})
+    groups = [LOGIN_SERVICE["service"]]
+    portal.claim("bob", preferred_username="alice", nickname="carol", groups=groups)
+    page = sign_in(somebody("bob"))
+    assert "carol" in page.inner_text("body")
+    portal.claim("bob", preferred_username="carol", groups=groups)
+    text = sign_in(somebody("bob")).inner_text("body")
+    assert "does not say who you are (the claim nickname)" in text
