@@ -37,6 +37,11 @@ def gateway(asked):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.headers["Authorization"])
+            if self.path.startswith("/moved"):
+                self.send_response(301)
+                self.send_header("Location", self.path.removeprefix("/moved"))
+                self.end_headers()
+                return
             taken = self.headers["Authorization"] == f"token {GOOD}" and self.path == "/api/v1/clusters/"
             body = json.dumps({} if taken else {"error": REFUSED}).encode()
             self.send_response(200 if taken else 422)
@@ -161,13 +166,64 @@ def test_a_token_on_the_command_line_is_refused_and_not_repeated(run):
 
 @pytest.mark.parametrize(
     ("address", "sentence"),
-    [("http://127.0.0.1:9", "can't be reached"), ("http://gateway.invalid", "is the name right")],
+    [("http://127.0.0.1:9", "can't be reached"), ("https://gateway.invalid", "is the name right")],
 )
 def test_a_gateway_that_does_not_answer_is_named(run, address, sentence):
     done = run(f"{GOOD}\n", "--address", address)
     assert done.returncode == 1
     assert sentence in done.stderr
     assert address in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("dask-gateway.site", "write https://dask-gateway.site."),
+        ("dask-gateway.site:443", "write https://dask-gateway.site:443."),
+        ("ftp://dask-gateway.site", "write https:// and its host's name."),
+        ("https://", "write https:// and its host's name."),
+        ("https://dask-gateway.site:port", "write https:// and its host's name."),
+        ("https://dask-gateway.site /", "write https:// and its host's name."),
+        ("http://dask-gateway.site", "unencrypted, and others could read it: write https://."),
+        ("http://localhost.dask-gateway.site", "unencrypted"),
+        ("http://127.0.0.1@dask-gateway.site", "unencrypted"),
+    ],
+)
+@pytest.mark.parametrize("option", [[], ["--check"]])
+def test_no_token_goes_to_what_is_no_address_or_without_encryption(run, address, sentence, option):
+    run(f"{GOOD}\n")
+    done = run("f" * 32, "--address", address, *option)
+    assert done.returncode == 1
+    assert address in done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert GOOD in run.file.read_text()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_a_gateway_on_this_host_needs_no_encryption(host):
+    login.check_address(f"http://{host}:8000")
+    login.check_address(f"https://{host}")
+
+
+def test_a_token_in_the_environment_is_tried(run):
+    run.file.parent.mkdir(parents=True)
+    run.file.write_text("gateway: {auth: {kwargs: {api_token: '{A_TOKEN_OF_MINE}'}}}\n")
+    assert run("", "--check", A_TOKEN_OF_MINE=GOOD).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "named"), [("{A_TOKEN_OF_MINE}", True), (f"{{{GOOD}}}", False), ("{", False), ("{}", False)]
+)
+def test_a_token_that_is_not_in_the_environment_is_missed_and_none_is_shown(run, text, named):
+    run.file.parent.mkdir(parents=True)
+    run.file.write_text(f"gateway: {{auth: {{kwargs: {{api_token: '{text}'}}}}}}\n")
+    done = run("", "--check")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "takes the token from the environment" in done.stderr
+    assert ("as {A_TOKEN_OF_MINE}, and it is not there" in done.stderr) is named
+    assert GOOD not in done.stderr
 
 
 def test_what_stands_before_the_file_is_named(run):
@@ -229,3 +285,10 @@ def test_everything_else_in_the_file_stays(text):
 def test_a_text_without_place_for_it_is_refused(text):
     with pytest.raises(EditError):
         with_values(text, {PLACE: GOOD})
+
+
+def test_a_token_is_not_taken_along_to_another_address(run, gateway, asked):
+    done = run(GOOD, "--address", f"{gateway}/moved")
+    assert done.returncode == 1
+    assert "answers with 301" in done.stderr
+    assert len(asked) == 1

@@ -16,11 +16,13 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dask_user_tools.yaml_edit import EditError, with_values
 
 TOKEN = re.compile(r"[A-Za-z0-9_.~+/=-]{8,512}")
 PLACE = ("gateway", "auth", "kwargs", "api_token")
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 TIMEOUT = 30  # seconds
 
 
@@ -55,6 +57,54 @@ def configuration_file() -> Path:
     return (Path.home() / ".config" / "dask" / "gateway.yaml").resolve()
 
 
+def check_address(address: str) -> None:
+    """See that a token can be sent there, and that nobody reads it on the way.
+
+    Raises
+    ------
+    LoginError
+        When it is no address, or that of another host without encryption.
+    """
+    try:
+        parts = urlsplit(address)
+        scheme, host, _ = parts.scheme, parts.hostname, parts.port
+    except ValueError:  # what stands in the port's place is none
+        scheme, host = "", None
+    if scheme not in ("http", "https") or not host or re.search(r"\s", address):
+        right = "https:// and its host's name" if "//" in address else f"https://{address}"
+        raise LoginError(f"{address} is not the address of a gateway: write {right}.")
+    if scheme == "http" and host not in LOOPBACK:
+        raise LoginError(f"Your token would go to {address} unencrypted, and others could read it: write https://.")
+
+
+def in_plain(token: str) -> str:
+    """Return the token; as Dask's client does, one that begins with a brace is read from the environment.
+
+    Raises
+    ------
+    LoginError
+        When it is not there.
+    """
+    if not token.startswith("{"):
+        return token
+    try:
+        return token.format(**os.environ)
+    except (LookupError, ValueError, AttributeError):
+        # In braces may also stand a token, which is not shown
+        name = f", as {token}," if re.fullmatch(r"\{[A-Z_]+\}", token) else ""
+        raise LoginError(
+            f"Dask's configuration takes the token from the environment{name} and it is not there. "
+            "dask-gateway-login without --check keeps one in a file."
+        ) from None
+
+
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Goes nowhere else: the token is for the address that the user has named."""
+
+    def redirect_request(self, *args):
+        """Follow none; the answer is an error then."""
+
+
 def try_token(address: str, token: str) -> None:
     """Ask the gateway for the clusters of whoever holds the token.
 
@@ -63,11 +113,12 @@ def try_token(address: str, token: str) -> None:
     LoginError
         When there is no answer, or the gateway does not take the token.
     """
+    opener = urllib.request.build_opener(NoRedirects)
     request = urllib.request.Request(  # noqa: S310 (the site's address, or the user's own)
         f"{address.rstrip('/')}/api/v1/clusters/", headers={"Authorization": f"token {token}"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
+        with opener.open(request, timeout=TIMEOUT) as answer:
             json.load(answer)
     except urllib.error.HTTPError as error:
         said = ""
@@ -183,13 +234,14 @@ def login(arguments: list[str]) -> str:
     address = options.address or setting("gateway.address")
     if not address:
         raise LoginError("This host's configuration names no gateway: give --address https://….")
+    check_address(str(address))
     page = setting("dask-user-tools.token-page")
     path = configuration_file()
     if options.check:
         token = setting(".".join(PLACE))
         if not isinstance(token, str) or not token:
             raise LoginError(f"There is no token in {path}. dask-gateway-login without --check asks for one.")
-        try_token(address, token.format(**os.environ) if token.startswith("{") else token)
+        try_token(address, in_plain(token))
         return f"The gateway at {address} takes your token."
     token = read_token(page)
     try:
