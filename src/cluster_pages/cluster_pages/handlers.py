@@ -105,8 +105,24 @@ class Clusters(Page):
 class Stop(Page):
     """Stops a cluster."""
 
-    @web.authenticated
+    # Below it is the link to the list, which begins the sign-in. A redirect would end: form-action holds for it too
+    signed_out = "You have signed out, or in again, since this list was opened. Open it anew to stop the cluster."
+
+    def refuse(self, status, sentence, title="Nothing was stopped"):
+        """Answer with a page that says why not."""
+        super().refuse(status, sentence, title)
+
+    def check_xsrf_cookie(self):
+        """Say what it means, for people, when a form is not of this session."""
+        try:
+            super().check_xsrf_cookie()
+        except web.HTTPError as error:
+            raise web.HTTPError(403, self.signed_out) from error
+
     async def post(self):
+        if self.current_user is None:
+            self.refuse(403, self.signed_out)
+            return
         try:
             await self.gateway.stop(self.token, self.get_body_argument("cluster"))
         except GatewayError as error:

@@ -14,7 +14,7 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
 from cluster_pages.app import application
-from cluster_pages.handlers import KEY_HEADER, SESSION_HEADER, age
+from cluster_pages.handlers import KEY_HEADER, SESSION_HEADER, Page, age
 from cluster_pages.settings import Settings
 
 URL = "https://dask-gateway.test"
@@ -339,6 +339,33 @@ def test_a_cluster_is_stopped_by_its_button_and_not_by_a_page_of_others(pages):
     assert stopped == []
     assert (done.code, done.headers["Location"]) == (303, "/")
     assert last == ("DELETE", f"clusters/{CLUSTER}", "alice")
+
+
+def test_who_has_signed_out_elsewhere_and_stops_a_cluster_reads_so_and_finds_the_list(pages):
+    async def test(browser):
+        await browser.sign_in("alice")
+        page = (await browser.ask("/")).body.decode()
+        form = f"cluster={CLUSTER}&_xsrf=" + re.search(r'name="_xsrf" value="([^"]+)"', page)[1]
+        kind = {"Content_Type": "application/x-www-form-urlencoded"}
+        browser.hub.signed_out.add("alice")
+        Page.hub_auth.cache.clear()
+        answers = [await browser.ask("/stop", "POST", form, **kind)]  # which takes the session's cookie away
+        answers.append(await browser.ask("/stop", "POST", form, **kind))
+        listed = await browser.ask("/")
+        await browser.sign_in("carol")  # a new session, and the list in an old tab
+        answers.append(await browser.ask("/stop", "POST", form, **kind))
+        return answers, listed, browser.hub.asked
+
+    answers, listed, asked = pages(test)
+    for answer in answers:
+        text = answer.body.decode()
+        assert answer.code == 403
+        assert "<h1>Nothing was stopped</h1>" in text
+        assert "You have signed out, or in again, since this list was opened." in text
+        assert '<a href="/">Your clusters</a>' in text
+        assert "xsrf" not in text.lower()
+    assert (listed.code, urlsplit(listed.headers["Location"]).path) == (302, "/hub/api/oauth2/authorize")
+    assert "DELETE" not in [method for method, _, _ in asked]
 
 
 @pytest.mark.parametrize(
