@@ -1,11 +1,16 @@
-"""A node leaves the batch cluster and comes back, while alice computes."""
+"""Nodes leave the batch cluster and come to it, while alice computes."""
 
+import json
+import os
 import re
+import subprocess
 
 import pytest
 import scenario
+from bare_host import bare_host
 from computation import Computation
 
+GROWN = [{"NodeName": "node[1-3]", "CPUs": 8, "RealMemory": 4000}]
 COMPUTATION = """
 while True:
     print("result", client.submit(lambda: time.sleep(1) or 6 * 7, pure=False).result(), flush=True)
@@ -32,9 +37,20 @@ def job_state(job: str) -> str:
 @pytest.mark.long
 def test_a_busy_node_stays_and_an_idle_one_leaves_and_comes_back(computation):
     controller = scenario.host("controller")
-    busy = set(controller.check_output("squeue -h -u alice -o %%N").split())
+    busy = set(controller.check_output("squeue -h -u alice -o %N").split())
     (idle,) = {"node1", "node2"} - busy  # a small cluster fits on one
     (busy,) = busy
+
+    # Nor does it stop where it is just taken out of the inventory, or the controller is not asked
+    alone = scenario.playbook("slurm", "-e", json.dumps({"slurm_nodes": [{**GROWN[0], "NodeName": idle}]}))
+    assert alone.returncode != 0
+    assert "remove-node.yml -e node=" in alone.stdout
+    assert "of alice on" in alone.stdout
+    limited = scenario.playbook("remove-node", "-e", f"node={busy}", "--limit", busy)
+    assert limited.returncode != 0
+    assert "slurmd goes on" in limited.stdout
+    assert scenario.host(busy).service("slurmd").is_running
+    assert state_of(busy) == "mixed"
 
     refused = scenario.playbook("remove-node", "-e", f"node={busy}", "-e", "remove_node_minutes=0.1")
     assert refused.returncode != 0
@@ -62,4 +78,54 @@ def test_a_busy_node_stays_and_an_idle_one_leaves_and_comes_back(computation):
     assert state_of(idle) == "idle"
     twice = scenario.playbook("add-node", "-e", f"node={idle}")
     assert set(re.findall(r"changed=(\d+)", twice.stdout)) == {"0"}, twice.stdout[-4000:]
+    assert computation.line("result") == "42"
+
+
+@pytest.fixture
+def grown(tmp_path):
+    """The inventory, and a file beside it with one node more, as an operator writes it into the two places."""
+    (tmp_path / "hosts.yml").write_text(json.dumps({"slurm_nodes": {"hosts": {"node3": None}}}))
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars/all.yml").write_text(json.dumps({"slurm_nodes": GROWN}))
+
+    def play(book: str, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            ["ansible-playbook", "--inventory", scenario.INVENTORY, "--inventory", tmp_path / "hosts.yml",
+             f"playbooks/{book}.yml", *arguments],
+            cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT,
+            capture_output=True, text=True, timeout=1500,
+        )  # fmt: skip
+
+    return play
+
+
+@pytest.mark.long
+def test_a_host_that_never_was_a_node_becomes_one_and_leaves_for_good(computation, grown):
+    controller = scenario.host("controller")
+    running = set(controller.check_output("squeue -h -u alice -o %i").split())
+    unknown = scenario.playbook("add-node", "-e", "node=node3")
+    assert unknown.returncode != 0
+    assert "Write the new node into hosts.yml" in unknown.stdout
+
+    with bare_host("node3", "node3", like="node1", aliases=("node3", f"node3.{scenario.site()['site_domain']}")):
+        added = grown("add-node", "-e", "node=node3")
+        try:
+            assert added.returncode == 0, added.stdout[-6000:] + added.stderr
+            assert state_of("node3") == "idle"
+            assert controller.check_output("scontrol show node node1 | grep -c CPUTot=8") == "1"
+            twice = grown("add-node", "-e", "node=node3")
+            assert set(re.findall(r"changed=(\d+)", twice.stdout)) == {"0"}, twice.stdout[-6000:]
+            # As herself, with her home and the environment of all
+            program = "module load jaspy && python -c 'import distributed, getpass; print(getpass.getuser())'"
+            ran = scenario.as_user("login", "alice", f'srun --nodelist=node3 bash -lc "{program} && touch on-node3"')
+            assert ran.returncode == 0, ran.stderr
+            assert ran.stdout.strip() == "alice"
+            assert scenario.as_user("login", "alice", "rm on-node3").returncode == 0
+        finally:
+            gone = grown("remove-node", "-e", "node=node3", "-e", "remove_node_minutes=1")
+    without = scenario.playbook("slurm")
+    assert gone.returncode == 0, gone.stdout[-4000:]
+    assert without.returncode == 0, without.stdout[-6000:]
+    assert controller.check_output("sinfo -h -N -p standard -o %N").split() == ["node1", "node2"]
+    assert set(controller.check_output("squeue -h -u alice -o %i").split()) == running
     assert computation.line("result") == "42"

@@ -4,15 +4,17 @@ import json
 import os
 import re
 import subprocess
+from contextlib import ExitStack
 
 import pytest
 import scenario
+from bare_host import bare_host
 from hub_client import trusting
 
 pytestmark = pytest.mark.long
 
 # A bare host in the place of one of the service's, which goes on beside it
-BARE = f"{scenario.PREFIX}-bare"
+BARE = "bare"
 
 # What may differ afterwards, and why
 ALLOWED = {
@@ -66,41 +68,16 @@ def key(tmp_path):
 
 @pytest.fixture
 def bare():
-    """``bare("hub")``: a bare container of that name, with the shared file systems, beside the service's own host."""
-
-    def start(name: str):
-        inspect = "{{.Config.Image}}\t{{json .Config.Cmd}}\t{{json .HostConfig.Binds}}"
-        own = subprocess.run(
-            ["docker", "inspect", "--format", inspect, f"{scenario.PREFIX}-{name}"],
-            capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
-        _, command, binds = own.split("\t")
-        image = subprocess.run(
-            ["bash", "-c", ". script/lib.sh && base_image_tag"],
-            cwd=scenario.REPOSITORY, capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
-        subprocess.run(["docker", "rm", "--force", "--volumes", BARE], capture_output=True)
-        subprocess.run(
-            ["docker", "run", "--detach", "--name", BARE, "--hostname", name, "--network", scenario.PREFIX,
-             "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined",
-             "--cgroupns", "private", "--stop-signal", "SIGRTMIN+3",
-             "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec",
-             *(f"--volume={bind}" for bind in json.loads(binds) or []), image, *json.loads(command)],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        host = scenario.host("bare")
-        up = ("running", "degraded")
-        scenario.wait_until("it has booted", lambda: host.run("systemctl is-system-running").stdout.strip() in up, 60)
-        return host
-
-    yield start
-    subprocess.run(["docker", "rm", "--force", "--volumes", BARE], capture_output=True)
+    """``bare("hub")``: a bare container of that name beside the service's own host, with the file systems of that."""
+    with ExitStack() as started:
+        yield lambda name: started.enter_context(bare_host(BARE, name, like=name))
 
 
 def play(book: str, name: str, *arguments: str) -> subprocess.CompletedProcess:
     """Run a playbook on the bare host alone."""
     return subprocess.run(
-        ["ansible-playbook", "--inventory", scenario.INVENTORY, "--limit", name, "-e", f"ansible_host={BARE}",
+        ["ansible-playbook", "--inventory", scenario.INVENTORY, "--limit", name,
+         "-e", f"ansible_host={scenario.PREFIX}-{BARE}",
          *arguments, book],
         cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=1500,
     )  # fmt: skip

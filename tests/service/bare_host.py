@@ -1,0 +1,56 @@
+"""A host as a site gets it, before the service comes to it: a container of the scenario's base image."""
+
+import json
+import subprocess
+from contextlib import contextmanager
+
+import scenario
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@contextmanager
+def bare_host(container: str, hostname: str, like: str, aliases: tuple[str, ...] = ()):
+    """Start a bare host in the copy's network, and remove it on leaving the block.
+
+    Parameters
+    ----------
+    container : str
+        What `scenario.host` knows it by.
+    hostname : str
+        What it calls itself.
+    like : str
+        The host of the scenario whose file systems it has too.
+    aliases : tuple of str
+        What the other hosts know it by.
+
+    Yields
+    ------
+    testinfra.host.Host
+        As root, after its boot.
+    """
+    name = f"{scenario.PREFIX}-{container}"
+    inspect = "{{json .Config.Cmd}}\t{{json .HostConfig.Binds}}"
+    command, binds = docker("inspect", "--format", inspect, f"{scenario.PREFIX}-{like}").split("\t")
+    image = subprocess.run(
+        ["bash", "-c", ". script/lib.sh && base_image_tag"],
+        cwd=scenario.REPOSITORY, capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True)
+    try:
+        docker(
+            "run", "--detach", "--name", name, "--hostname", hostname, "--network", scenario.PREFIX,
+            *(f"--network-alias={alias}" for alias in aliases),
+            "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined",
+            "--cgroupns", "private", "--stop-signal", "SIGRTMIN+3",
+            "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec",
+            *(f"--volume={bind}" for bind in json.loads(binds) or []), image, *json.loads(command),
+        )  # fmt: skip
+        host = scenario.host(container)
+        up = ("running", "degraded")
+        scenario.wait_until("it has booted", lambda: host.run("systemctl is-system-running").stdout.strip() in up, 60)
+        yield host
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True)
