@@ -26,6 +26,9 @@ WIPE = {
 }
 
 
+KEPT = "SHOW DATABASES LIKE 'slurm\\_acct\\_db\\_before\\_restore%'"
+
+
 @pytest.fixture
 def computation(token_file, no_clusters_left):
     token_file("alice")
@@ -97,3 +100,21 @@ def test_alices_token_and_her_running_cluster_come_back_from_a_backup(computatio
     assert refused.returncode != 0
     assert "restore_over_newer=true" in refused.stdout
     assert "Stop what writes to it" not in refused.stdout
+
+    # Her jobs have ended since, also for who restores the accounting alone; what is lost stays beside
+    controller = scenario.host("controller")
+    accounting = scenario.playbook("restore", *chosen, "--limit", "controller")
+    assert accounting.returncode != 0
+    assert "restore_over_newer=true" in accounting.stdout
+    ends = ("sacct -nXP -j %s -o End", ",".join(jobs))
+    scenario.wait_until("their ends are known", lambda: "Unknown" not in controller.check_output(*ends))
+    over = scenario.playbook("restore", *chosen, "--limit", "controller", "-e", "restore_over_newer=true")
+    assert over.returncode == 0, over.stdout[-5000:]
+    assert "Unknown" in controller.check_output(*ends)
+    kept = sorted(controller.check_output("mariadb -BNe %s", KEPT).split())
+    cluster = controller.check_output("sacctmgr -nP show cluster format=cluster")
+    dumped = controller.check_output("mariadb-dump --skip-extended-insert %s %s", kept[-1], f"{cluster}_job_table")
+    assert "INSERT INTO" in dumped
+    for database in kept:
+        controller.check_output("mariadb -e %s", f"DROP DATABASE {database}")
+    controller.check_output("sacctmgr --immediate show runawayjobs")

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -98,7 +99,7 @@ cluster.shutdown()
 PLACES = {
     "hub": "/etc/jupyterhub/hub.env /etc/jupyterhub/proxy.env",
     "gateway": "/etc/dask-gateway/gateway.env /etc/dask-gateway/pages.env /etc/munge/munge.key",
-    "controller": "/etc/slurm/slurmdbd.conf /etc/munge/munge.key",
+    "controller": "/etc/slurm/slurmdbd.conf /etc/munge/munge.key /etc/prometheus/hub-token",
     "node1": "/etc/munge/munge.key",
     "node2": "/etc/munge/munge.key",
     "login": "/etc/munge/munge.key",
@@ -108,6 +109,7 @@ ROTATED_SECRETS = (
     "jupyterhub_crypt_key",
     "jupyterhub_proxy_auth_token",
     "dask_gateway_jupyterhub_api_token",
+    "monitoring_hub_token",
     "slurm_munge_key",
     "slurm_database_password",
 )
@@ -145,6 +147,10 @@ def test_secrets_of_all_hosts_are_rotated_and_jobs_servers_and_tokens_go_on(comp
     assert [place for place in before if before[place] == after[place]] == []
     assert len({digest for (_, path), digest in after.items() if path.endswith("munge.key")}) == 1
     assert jobs <= set(scenario.jobs_of("alice")), "jobs were to live through another key of munge"
+    hub = 'up{job="hub"}'
+    since = ("promtool query instant http://127.0.0.1:9090 %s", f"{hub} and timestamp({hub}) > {time.time()}")
+    prometheus = scenario.host("controller")
+    scenario.wait_until("Prometheus reads the Hub with it", lambda: "=> 1 " in prometheus.check_output(*since), 120)
     # The cookie secret ends sessions of browsers, and nothing else
     assert not signed_in(alices_server)
     assert alices_server.holds(token)

@@ -26,6 +26,7 @@ BROKEN = """
             raise RuntimeError("a release that does not work")
         return self.db.get_cluster(cluster_name).to_model()
 """
+STOPS = "- hosts: jupyterhub\n  tasks: [{ansible.builtin.fail: {msg: half of the release is installed}}]\n"
 LINKS = "readlink /opt/dask-gateway /opt/dask-gateway-pages"
 
 
@@ -72,6 +73,22 @@ def playbook(folder, name: str, *arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.long
+def test_nothing_is_begun_that_the_operators_own_maintenance_would_spoil(release, variables, hub_user):
+    """The canary would be refused, and a release that works would go back."""
+    gateway = scenario.host("gateway")
+    before = gateway.check_output(LINKS)
+    gateway.check_output("gateway-admin maintenance on --message 'New disks.' --until 2099-01-01T00:00")
+    try:
+        refused = playbook(release, "upgrade", "-e", f"@{variables}")
+        assert json.loads(gateway.check_output("gateway-admin maintenance --json"))["message"] == "New disks."
+    finally:
+        gateway.check_output("gateway-admin maintenance off")
+    assert refused.returncode != 0
+    assert "--except-user carol" in " ".join(refused.stdout.split()), refused.stdout[-4000:]
+    assert gateway.check_output(LINKS) == before
+
+
+@pytest.mark.long
 def test_a_release_whose_canary_fails_goes_back_and_one_that_works_comes(
     release, variables, computation, login_python, alices_server
 ):
@@ -88,17 +105,29 @@ def test_a_release_whose_canary_fails_goes_back_and_one_that_works_comes(
     assert json.loads(gateway.check_output("gateway-admin maintenance --json"))["on"] is False
     assert computation.line("result") == str(sum(range(60)))
 
+    # Half of a release, and then all of it: the way back stays the one from before
     source.write_text(good + "\n# the next release\n")
+    hub = release / "playbooks/hub.yml"
+    whole = hub.read_text()
+    hub.write_text(STOPS)
+    half = playbook(release, "upgrade", "-e", f"@{variables}")
+    assert half.returncode != 0
+    assert "half of the release" in half.stdout, half.stdout[-6000:]
+    assert gateway.check_output(LINKS) != before
+    hub.write_text(whole)
     done = playbook(release, "upgrade", "-e", f"@{variables}")
     assert done.returncode == 0, done.stdout[-6000:]
+    assert "did not come to its end, and this run goes on with it" in " ".join(done.stdout.split())
+    assert json.loads(gateway.check_output("gateway-admin maintenance --json"))["on"] is False
     after = gateway.check_output(LINKS)
     assert after.split()[0] != before.split()[0]
     clusters = json.loads(gateway.check_output("gateway-admin clusters --user alice --json"))["clusters"]
     assert [(c["cluster"], c["state"]) for c in clusters] == [(computation.cluster, "running")]
     assert alices_server.server_pid() == server
 
-    for _ in range(2):  # the second time there is nothing to do
-        back = playbook(release, "rollback")
+    # The second time there is nothing to do; the databases of that time have her cluster, too
+    for more in ([], [], ["-e", "rollback_databases=true"]):
+        back = playbook(release, "rollback", *more)
         assert back.returncode == 0, back.stdout[-6000:]
         assert gateway.check_output(LINKS) == before
     again = login_python(

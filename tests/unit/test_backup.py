@@ -161,3 +161,59 @@ def test_only_the_newest_sets_are_kept(tmp_path):
     assert archive.prune(tmp_path, 2) == names[:3]
     assert sorted(p.name for p in tmp_path.iterdir()) == [*names[3:], "notes"]
     assert archive.prune(tmp_path, 0) == []
+
+
+def test_secrets_keep_their_values_on_the_way_back_and_the_rest_is_as_it_was(host):
+    folder = host / "etc"
+    (folder / "hub.env").write_text('# of the release before\nTOKEN="old"\nCOOKIE=same\nONLY_BEFORE=1\n')
+    (folder / "tls.key").write_text("old key")
+    (folder / "tls.key").chmod(0o640)
+    path = taken(host)
+    (folder / "hub.env").write_text('TOKEN="rotated=="\nCOOKIE=same\nNEW=1\n')
+    (folder / "tls.key").write_text("new key")
+    (folder / "new.env").write_text("A=1\n")
+    patterns = [f"{folder}/*.env", f"{folder}/tls.*"]
+    with archive.opened(path, "") as (work, manifest):
+        archive.put_back(work, manifest, ["files"], {}, patterns)
+    expected = '# of the release before\nTOKEN="rotated=="\nCOOKIE=same\nONLY_BEFORE=1\n'
+    assert (folder / "hub.env").read_text() == expected
+    assert (folder / "tls.key").read_text() == "new key"
+    assert stat.S_IMODE((folder / "tls.key").stat().st_mode) == 0o640
+    assert not (folder / "new.env").exists()
+    assert (folder / "secret").read_bytes() == KEY
+
+
+def test_nothing_is_put_back_where_the_environments_are_gone(host):
+    path = taken(host)
+    (host / "etc/secret").write_text("another")
+    (host / "env-1").rename(host / "env-2")
+    with archive.opened(path, "") as (work, manifest), pytest.raises(archive.ArchiveError, match=r"env-1.* not there"):
+        archive.put_back(work, manifest, ["databases", "files", "links"], {})
+    assert (host / "etc/secret").read_text() == "another"
+    assert not list(host.glob("*.before-restore-*"))
+
+
+def test_what_the_ways_back_lead_to_is_known_and_whether_it_is_what_is_in_use(host):
+    path = taken(host)
+    path.rename(path.with_suffix(""))
+    assert archive.builds_to_go_back_to(host / "backups") == [str(host / "env-1")]
+    manifest = archive.manifest_in_the_clear(path.with_suffix(""))
+    assert archive.same_builds(manifest)
+    (host / "env-2").mkdir()
+    (host / "env").unlink()
+    (host / "env").symlink_to(host / "env-2")
+    assert not archive.same_builds(manifest)
+    path.with_suffix("").write_bytes(b"nonsense")
+    with pytest.raises(archive.ArchiveError, match="damaged"):
+        archive.builds_to_go_back_to(host / "backups")
+
+
+def test_a_database_of_another_schema_is_told_and_what_a_release_adds_for_itself_is_none(host):
+    path = taken(host)
+    database = sqlite3.connect(host / "gateway.sqlite")
+    database.execute("DROP TABLE service_facts")
+    with archive.opened(path, "") as (work, manifest):
+        assert archive.of_another_schema(work, manifest) == []
+        database.execute("ALTER TABLE clusters ADD COLUMN more TEXT")
+        assert archive.of_another_schema(work, manifest) == [str(host / "gateway.sqlite")]
+    database.close()

@@ -381,6 +381,17 @@ def test_the_newest_of_each_name_stay_however_old_and_nothing_is_touched_that_is
     )
 
 
+def test_what_one_may_go_back_to_stays_however_many_were_built_since(environments):
+    before = environments / BUILD_1
+    for number in range(3, 7):
+        build = environments / f"jaspy-{str(number) * 12}"
+        build.mkdir()
+        (build / f".complete-{str(number) * 12}").touch()
+    removed = prune(environments, names=["jaspy"], keep_newest=1, keep_days=0, keep_builds=[str(before)]).removed
+    assert before.name not in removed
+    assert len(removed) == 3
+
+
 def test_looking_only_changes_nothing(environments):
     pruning = pruned_environments.Pruning(
         {"folder": str(environments), "keep": [], "remove": ["jaspy"], "keep_days": 0, "in_use": [], "unasked": []},

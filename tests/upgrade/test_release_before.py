@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 import scenario
@@ -64,13 +66,36 @@ def gateway_has_facts() -> bool:
 
 
 RELEASE = "readlink /opt/jupyterhub /opt/jupyterhub-notebook"
+PARTS = {"hub": "jupyterhub*.service nginx.service", "gateway": "dask-gateway*.service nginx.service"}
+AWAY = "systemctl show --timestamp=us+utc -p Id,Type,ActiveExitTimestamp,ActiveEnterTimestamp {}"
+
+
+def times_away(host: str, since: datetime) -> dict[str, tuple[datetime, datetime]]:
+    """When the parts on a host left since then, and when they were back, the last time each."""
+
+    def time(value: str) -> datetime:
+        return datetime.strptime(value, "%a %Y-%m-%d %H:%M:%S.%f %Z").replace(tzinfo=UTC)
+
+    units = scenario.host(host).check_output(AWAY.format(PARTS[host])).split("\n\n")
+    shown = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in units]
+    return {
+        f"{unit['Id']} on {host}": (time(unit["ActiveExitTimestamp"]), time(unit["ActiveEnterTimestamp"]))
+        for unit in shown
+        if unit["Type"] != "oneshot" and unit["ActiveExitTimestamp"] and time(unit["ActiveExitTimestamp"]) > since
+    }
 
 
 def test_the_way_back_to_the_release_before_loses_nothing(computation, alices_server, login_python, canary):
     """First, as the next test changes the schema of the Hub's database, which the release before could not do."""
     hub, before, server = scenario.host("hub"), scenario.host("hub").check_output(RELEASE), alices_server.server_pid()
+    since = datetime.now(UTC)
     playbook("upgrade", "-e", f"@{canary}")
     assert hub.check_output(RELEASE) != before
+    away = times_away("hub", since) | times_away("gateway", since)
+    assert {"jupyterhub.service on hub", "dask-gateway.service on gateway"} <= away.keys()
+    one_after_another = sorted(away.items(), key=lambda part: part[1])
+    for (first, (_, back)), (second, (gone, _)) in pairwise(one_after_another):
+        assert back <= gone, f"{second} left before {first} was back: {one_after_another}"
     made_since = alices_server.new_token(note="made under the new release")
 
     playbook("rollback")

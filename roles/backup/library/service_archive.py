@@ -8,7 +8,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.archive import ArchiveError, create, newest, opened, prune, put_back
+from ansible.module_utils.archive import (
+    ArchiveError,
+    builds_to_go_back_to,
+    create,
+    missing_builds,
+    newest,
+    newest_in_mysql,
+    of_another_schema,
+    opened,
+    prune,
+    put_back,
+    same_builds,
+)
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
@@ -18,35 +30,44 @@ short_description: Archives of what a part of the service remembers
 description:
   - C(created) makes one while the service runs, and removes the oldest sets beside it.
   - C(examined) opens it, compares everything in it with its manifest, and tells whether there is something newer.
-  - C(restored) does the same and puts it back; what was there before stays beside it under another name.
+  - C(restored) does the same and puts it back; databases that were there before stay beside it under another name.
+  - C(listed) tells what the links of all archives in the clear below a folder led to.
 options:
-  state: {description: What to do., type: str, required: true, choices: [created, examined, restored]}
-  path: {description: "The archive, in a folder that is named by a time.", type: path, required: true}
-  part: {description: "Its name, databases, files, links, mysql, newer.", type: dict, required: true}
+  state: {description: What to do., type: str, required: true, choices: [created, examined, restored, listed]}
+  path:
+    description: The archive, in a folder that is named by a time; for C(listed) what such folders are in.
+    type: path
+    required: true
+  part: {description: "Its name, databases, files, links, mysql, newer, newer_mysql, secrets.", type: dict, default: {}}
   recipients: {description: The public keys of age that it is encrypted for., type: list, elements: str, default: []}
   identity: {description: The private key that opens it., type: str, default: ""}
   about: {description: What else its manifest tells., type: dict, default: {}}
   keep: {description: Sets that are kept beside it; 0 keeps all., type: int, default: 0}
   what: {description: "What is put back, see archive.put_back.", type: list, elements: str, default: []}
+  keep_secrets: {description: Whether secrets keep the values that they have., type: bool, default: false}
   over_newer: {description: Whether to put it back also over what is newer., type: bool, default: false}
 """
 
 ARGUMENTS = {
-    "state": {"type": "str", "required": True, "choices": ["created", "examined", "restored"]},
+    "state": {"type": "str", "required": True, "choices": ["created", "examined", "restored", "listed"]},
     "path": {"type": "path", "required": True},
-    "part": {"type": "dict", "required": True},
+    "part": {"type": "dict", "default": {}},
     "recipients": {"type": "list", "elements": "str", "default": []},
     "identity": {"type": "str", "default": "", "no_log": True},
     "about": {"type": "dict", "default": {}},
     "keep": {"type": "int", "default": 0},
     "what": {"type": "list", "elements": "str", "default": []},
+    "keep_secrets": {"type": "bool", "default": False, "no_log": False},
     "over_newer": {"type": "bool", "default": False},
 }
 
 
 def written_last(part: dict[str, Any]) -> float:
     """When the part's databases were last written to by people or their clusters."""
-    return max([newest(Path(name), questions) for name, questions in part.get("newer", {}).items()], default=0)
+    times = [newest(Path(name), questions) for name, questions in part.get("newer", {}).items()]
+    if part["mysql"] and part.get("newer_mysql"):
+        times.append(newest_in_mysql(part["mysql"], **part["newer_mysql"]))
+    return max(times, default=0)
 
 
 def refuse_over_newer(manifest: dict[str, Any], last: float) -> None:
@@ -69,6 +90,8 @@ def main() -> None:
     given = module.params
     path, part = Path(given["path"]), given["part"]
     try:
+        if given["state"] == "listed":
+            module.exit_json(changed=False, builds=builds_to_go_back_to(path))
         if given["state"] == "created":
             if module.check_mode:
                 module.exit_json(changed=True, removed=prune(path.parent.parent, given["keep"], dry=True))
@@ -81,10 +104,15 @@ def main() -> None:
             last = written_last(part)
             if not given["over_newer"]:
                 refuse_over_newer(manifest, last)
+            found = {
+                "manifest": manifest, "newest": last, "same_builds": same_builds(manifest),
+                "missing": missing_builds(manifest), "of_another_schema": of_another_schema(work, manifest),
+            }  # fmt: skip
             done = []
             if given["state"] == "restored" and not module.check_mode:
-                done = put_back(work, manifest, given["what"], part.get("after", {}))
-        module.exit_json(changed=given["state"] == "restored", manifest=manifest, newest=last, restored=done)
+                secrets = part["secrets"] if given["keep_secrets"] else ()
+                done = put_back(work, manifest, given["what"], part.get("after", {}), secrets)
+        module.exit_json(changed=given["state"] == "restored", restored=done, **found)
     except (ArchiveError, OSError, sqlite3.Error) as error:
         module.fail_json(msg=str(error))
 

@@ -12,12 +12,13 @@ import hashlib
 import json
 import os
 import pwd
+import re
 import shutil
 import sqlite3
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ FORMAT = 1
 MANIFEST = "MANIFEST.json"
 # How mariadb-dump ends when it has come to its end
 DUMPED = b"-- Dump completed"
+# A line of a file of environment variables
+ASSIGNED = re.compile(r"\w+=")
 
 
 class ArchiveError(Exception):
@@ -233,6 +236,56 @@ def decrypted(path: Path, identity: str) -> Iterator[Any]:
             raise failure
 
 
+def manifest_in_the_clear(path: Path) -> dict[str, Any]:
+    """The manifest of an archive that is not encrypted, without a look at the rest."""
+    try:
+        with tarfile.open(path, mode="r|gz") as tar:
+            first = tar.next()
+            if first is None or first.name != MANIFEST:
+                raise ArchiveError(f"{path} is no archive of this service")
+            return json.load(tar.extractfile(first))
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise ArchiveError(f"{path} is damaged or no archive of this service: {error}") from None
+
+
+def builds_to_go_back_to(folder: Path) -> list[str]:
+    """What the links led to, in the archives of all sets below a folder."""
+    archives = sorted(folder.glob("[0-9]*T[0-9]*Z/*.tar.gz"))
+    return sorted({target for path in archives for target in manifest_in_the_clear(path)["links"].values()})
+
+
+def missing_builds(manifest: dict[str, Any]) -> list[str]:
+    """Say of each link that what it led to is not there any more."""
+    return [
+        f"{name} led to {target}, which is not there any more"
+        for name, target in manifest["links"].items()
+        if not Path(target).exists()
+    ]
+
+
+def same_builds(manifest: dict[str, Any]) -> bool:
+    """Whether each link leads to what it led to then."""
+    return all(os.path.realpath(name) == os.path.realpath(target) for name, target in manifest["links"].items())
+
+
+def of_another_schema(work: Path, manifest: dict[str, Any]) -> list[str]:
+    """The databases that are there and made of something else than those in the archive."""
+    return [
+        name
+        for name, copy in manifest["databases"].items()
+        if Path(name).exists() and schema(Path(name)) != schema(work / "databases" / copy["member"])
+    ]
+
+
+def newest_in_mysql(database: str, like: str, when: str) -> float:
+    """When something was last written into a database's tables of such names, in seconds; 0 for never."""
+    times = [
+        ask(f"SELECT COALESCE(MAX({when}), 0) FROM {database}.{table}")[0]  # noqa: S608
+        for table in tables_of(database, like)
+    ]
+    return max(map(float, times), default=0.0)
+
+
 def newest(database: Path, questions: list[str]) -> float:
     """When something was last written that matters, as the questions tell it in seconds; 0 for never."""
     if not database.exists():
@@ -249,18 +302,23 @@ def newest(database: Path, questions: list[str]) -> float:
         connection.close()
 
 
-def put_back(work: Path, manifest: dict[str, Any], what: list[str], after: dict[str, str]) -> list[str]:
-    """Put back `databases`, `mysql`, `files` or `links`; say what was. What was there before stays beside it.
+def put_back(
+    work: Path, manifest: dict[str, Any], what: list[str], after: dict[str, str], secrets: Iterable[str] = ()
+) -> list[str]:
+    """Put back `databases`, `mysql`, `files` or `links`; say what was. Databases that were there stay beside it.
 
     With `databases_of_another_schema` a database stays that the release before can go on with. `after` is a statement
-    for each database whose path it names.
+    for each database whose path it names. `secrets` are patterns of files that keep the values that they have.
     """
     done = []
     stamp = time.strftime("%Y%m%dT%H%M%S")
+    # Before anything is another one
+    if "links" in what and missing_builds(manifest):
+        raise ArchiveError("; ".join(missing_builds(manifest)))
     if {"databases", "databases_of_another_schema"} & set(what):
         for name, copy in manifest["databases"].items():
             member = work / "databases" / copy["member"]
-            if "databases" not in what and Path(name).exists() and schema(Path(name)) == schema(member):
+            if "databases" not in what and Path(name).exists() and name not in of_another_schema(work, manifest):
                 continue
             if name in after:
                 connection = sqlite3.connect(member)
@@ -271,19 +329,17 @@ def put_back(work: Path, manifest: dict[str, Any], what: list[str], after: dict[
             put_database(member, Path(name), copy, stamp)
             done.append(name)
     if "mysql" in what and "mysql" in manifest:
-        with (work / "mysql.sql").open("rb") as file:
-            database = manifest["mysql"]["name"]
-            run("mariadb", "--execute", f"DROP DATABASE IF EXISTS {database}; CREATE DATABASE {database}")
-            run("mariadb", database, stdin=file)
-        done.append(database)
+        put_mysql(work / "mysql.sql", manifest["mysql"]["name"], stamp)
+        done.append(manifest["mysql"]["name"])
     if "files" in what:
+        present = {path: path.read_text() for path in secret_files(secrets)}
         for name in manifest["files"]:
             put_file(work / f"files{name}", Path(name))
             done.append(name)
+        for path, text in present.items():
+            keep_values(path, text)
     if "links" in what:
         for name, target in manifest["links"].items():
-            if not Path(target).exists():
-                raise ArchiveError(f"{name} led to {target}, which is not there any more")
             draft = Path(f"{name}.{os.getpid()}")
             draft.symlink_to(target)
             draft.replace(name)
@@ -303,6 +359,56 @@ def put_database(copy: Path, path: Path, about: dict[str, Any], stamp: str) -> N
     draft.chmod(about["mode"])
     shutil.chown(draft, about["owner"], about["group"])
     draft.replace(path)
+
+
+def put_mysql(dumped: Path, database: str, stamp: str) -> None:
+    """Load a dump beside a database of MariaDB, and let their tables change places; the one before keeps a name.
+
+    Procedures are in neither: slurmdbd makes its own at each start.
+    """
+    loaded, before = f"{database}_loaded", f"{database}_before_restore_{stamp}"
+    run("mariadb", "--execute", f"DROP DATABASE IF EXISTS {loaded}; CREATE DATABASE {loaded}")
+    with dumped.open("rb") as file:
+        run("mariadb", loaded, stdin=file)
+    run("mariadb", "--execute", f"CREATE DATABASE IF NOT EXISTS {database}; CREATE DATABASE {before}")
+    moves = [f"{database}.{table} TO {before}.{table}" for table in tables_of(database)]
+    moves += [f"{loaded}.{table} TO {database}.{table}" for table in tables_of(loaded)]
+    if moves:
+        run("mariadb", "--execute", f"RENAME TABLE {', '.join(moves)}")
+    run("mariadb", "--execute", f"DROP DATABASE {loaded}")
+
+
+def tables_of(database: str, like: str = "%") -> list[str]:
+    """The tables of a database of MariaDB, quoted; none where there is no such database."""
+    if not ask(f"SHOW DATABASES LIKE '{database}'"):
+        return []
+    return [f"`{name}`" for name in ask(f"SHOW TABLES IN {database} LIKE '{like}'")]
+
+
+def ask(question: str) -> list[str]:
+    """The lines that MariaDB answers."""
+    return run("mariadb", "--batch", "--skip-column-names", "--execute", question, stdout=subprocess.PIPE).splitlines()
+
+
+def secret_files(patterns: Iterable[str]) -> list[Path]:
+    """The files that there are of these patterns."""
+    return sorted(path for pattern in patterns for path in Path("/").glob(pattern.lstrip("/")) if path.is_file())
+
+
+def keep_values(path: Path, text: str) -> None:
+    """Give a secret that was put back the value that it had before: whole, or in each line NAME=… of an environment."""
+    if not path.exists():
+        return
+    if path.suffix == ".env":
+        values = dict(line.split("=", 1) for line in text.splitlines() if ASSIGNED.match(line))
+        text = "".join(
+            f"{line.split('=', 1)[0]}={values.get(line.split('=', 1)[0], line.partition('=')[2])}\n"
+            if ASSIGNED.match(line)
+            else f"{line}\n"
+            for line in path.read_text().splitlines()
+        )
+    # In its place, with the owner and the mode that were put back
+    path.write_text(text)
 
 
 def put_file(source: Path, path: Path) -> None:
@@ -331,8 +437,9 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def run(*command: str, **kwargs: Any) -> None:
-    """Run a command, or say what it printed."""
+def run(*command: str, **kwargs: Any) -> str:
+    """Run a command, or say what it printed; return what it wrote to a pipe."""
     done = subprocess.run(["/usr/bin/env", *command], stderr=subprocess.PIPE, check=False, **kwargs)
     if done.returncode:
         raise ArchiveError(f"{command[0]} ended with {done.returncode}: {done.stderr.decode(errors='replace').strip()}")
+    return (done.stdout or b"").decode()

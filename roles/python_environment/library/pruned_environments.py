@@ -29,6 +29,7 @@ options:
   in_use: {description: Names of folders from which something runs., type: list, elements: str, default: []}
   unasked: {description: Hosts that were not asked what runs on them., type: list, elements: str, default: []}
   names: {description: "The environments to look at; [] for all.", type: list, elements: str, default: []}
+  keep_builds: {description: Paths of environments that stay without a link., type: list, elements: path, default: []}
   keep_newest: {description: How many of each name without a link stay however old they are., type: int, default: 0}
 """
 
@@ -40,6 +41,7 @@ ARGUMENTS = {
     "in_use": {"type": "list", "elements": "str", "default": []},
     "unasked": {"type": "list", "elements": "str", "default": []},
     "names": {"type": "list", "elements": "str", "default": []},
+    "keep_builds": {"type": "list", "elements": "path", "default": []},
     "keep_newest": {"type": "int", "default": 0},
 }
 
@@ -68,6 +70,7 @@ class Pruning:
             names = self.arguments.get("names") or []
             links = [path for path in self.folder.iterdir() if path.is_symlink() and (not names or path.name in names)]
             kept = {link.resolve() for link in links if link.name in self.arguments["keep"]}
+            kept |= {Path(build).resolve() for build in self.arguments.get("keep_builds") or []}
             builds = [(build, BUILD.fullmatch(build.name)) for build in sorted(self.folder.iterdir())]
             builds = [
                 (build, match)
