@@ -1,10 +1,17 @@
 """What users of the notebook service read when something is wrong, and what others on its host can't do to them."""
 
 import json
+import ssl
+import time
+from pathlib import PurePosixPath
 
 import pytest
+import requests
 import scenario
+import websocket
+from browser import Person, chromium, screenshot
 from hub_client import HubUser, SignInRefusedError, trusting
+from playwright.sync_api import Page
 
 HOME = scenario.site()["site_home_directory"]
 
@@ -22,6 +29,14 @@ def test_a_wrong_password_is_refused(hub_url):
         HubUser(hub_url, scenario.ca(), "alice", "not her password").sign_in()
 
 
+def test_a_password_makes_no_token_beside_the_page_for_signing_in(hub_url):
+    """Where attempts would not be counted."""
+    form = {"auth": {"username": "alice", "password": scenario.passwords()["alice"]}}
+    answer = trusting(scenario.ca()).post(f"{hub_url}/hub/api/users/alice/tokens", json=form, timeout=60)
+    assert answer.status_code == 403
+    assert "token" not in answer.json()
+
+
 def test_passwords_cannot_be_guessed_by_the_thousand():
     """From a host of its own, so that the tests' own sign-ins are not counted with these."""
     address = f"https://{scenario.site()['site_notebook_host']}/hub/login"
@@ -31,13 +46,15 @@ def test_passwords_cannot_be_guessed_by_the_thousand():
         "    try:\n"
         f"        urllib.request.urlopen({address!r}, b'username=alice')\n"
         "    except urllib.error.HTTPError as error:\n"
-        "        print(error.code, error.read().decode() if error.code == 429 else '')\n"
+        "        print(error.code, ' '.join(error.read().decode().split()) if error.code == 429 else '')\n"
     )
     answers = scenario.host("login").check_output("/usr/bin/python3 -c %s", program).splitlines()
     statuses = [answer[:3] for answer in answers if answer[:3].isdigit()]
     assert statuses[0] == "403"  # the Hub's own: the form lacked its token
     assert statuses.count("429") > 40
-    assert "429 Too many attempts from your address. Wait a minute, then try again." in answers
+    refusals = [answer for answer in answers if answer.startswith("429")]
+    assert all("Too many attempts from your address" in answer for answer in refusals)
+    assert all("Wait a minute, then try again." in answer for answer in refusals)
 
 
 def test_an_account_of_the_system_cannot_sign_in(hub_url):
@@ -204,6 +221,113 @@ def test_signing_out_ends_the_sessions_of_the_hub_and_of_the_server(alices_serve
     assert alices_server.server_answers(), "what is no session goes on"
 
 
+def opened_in_the_browser(user: HubUser, path: str) -> websocket.WebSocket:
+    """A websocket to the user's server, opened as a page of the browser's session does: with its cookies alone."""
+    url = user.server_url + path
+    cookies = user.browser.prepare_request(requests.Request("GET", url)).headers["Cookie"]
+    return websocket.create_connection(
+        url.replace("https://", "wss://", 1),
+        cookie=cookies,
+        header=["Sec-Fetch-Mode: websocket"],
+        sslopt={"ca_certs": user.ca, "cert_reqs": ssl.CERT_REQUIRED},
+        timeout=30,
+    )
+
+
+def end_of(opened: websocket.WebSocket, timeout: float) -> tuple[int, str]:
+    """Code and reason with which the other side closes a websocket."""
+    deadline = time.monotonic() + timeout
+    while (left := deadline - time.monotonic()) > 0:
+        opened.settimeout(left)
+        try:
+            kind, data = opened.recv_data()
+        except websocket.WebSocketTimeoutException:
+            break
+        if kind == websocket.ABNF.OPCODE_CLOSE:
+            return int.from_bytes(data[:2], "big"), data[2:].decode()
+    raise AssertionError(f"after {timeout} s still not: the websocket is closed")
+
+
+def test_signing_out_closes_what_a_page_has_open_to_kernels_and_terminals_and_they_go_on(alices_server, hub_url):
+    alice = HubUser(hub_url, scenario.ca(), "alice", scenario.passwords()["alice"])
+    alice.sign_in()
+    alice.browser.get(f"{alice.server_url}/lab", timeout=30).raise_for_status()
+    terminals = f"{alice.server_url}/api/terminals"
+    terminal = alice.api.post(terminals, timeout=30).json()["name"]
+    with alices_server.kernel() as kernel:
+        kernel.run("kept = 42")
+        connection = kernel.run("import ipykernel; print(ipykernel.get_connection_file())")
+        number = PurePosixPath(connection).stem.removeprefix("kernel-")
+        opened = [
+            opened_in_the_browser(alice, f"/api/kernels/{number}/channels?session_id=page"),
+            opened_in_the_browser(alice, f"/terminals/websocket/{terminal}"),
+        ]
+        alice.browser.get(f"{hub_url}/hub/logout", timeout=30).raise_for_status()
+        # The Hub's last answer counts for 10 s, and the server looks every 10 s
+        assert [end_of(each, timeout=40) for each in opened] == [(1008, "signed out")] * 2
+        assert kernel.run("print(kept)") == "42", "what is no session has its websocket still"
+    assert alices_server.api.delete(f"{terminals}/{terminal}", timeout=30).status_code == 204, "it was there"
+
+
 def test_servers_with_names_are_not_offered(alice):
     answer = alice.api.post(f"{alice.url}/hub/api/users/alice/servers/second", timeout=30)
     assert (answer.status_code, answer.json()["message"]) == (400, "Named servers are not enabled.")
+
+
+# -- the same in a browser ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    with chromium() as browser:
+        yield browser
+
+
+def at_the_hub(chrome, user: HubUser) -> Page:
+    """The Hub's home in a browser of the user's own, who has signed in."""
+    person = Person(chrome, user.name)
+    page = person.open(f"{person.hub}/hub/home")
+    page.fill("#username_input", user.name)
+    page.fill("#password_input", user.password)
+    page.click("#login_submit")
+    page.wait_for_url("**/hub/home")
+    return page
+
+
+def refused(page: Page, sentence: str, picture: str) -> None:
+    """Start a server, and read why there is none."""
+    answer = page.goto(page.url.replace("/hub/home", "/hub/spawn"))
+    assert answer.status < 500
+    page.get_by_text(sentence).first.wait_for()
+    screenshot(page, picture)
+    page.context.close()
+
+
+def test_the_browser_shows_why_there_is_no_server_without_a_home_folder(chrome, carol_without_a_server):
+    page = at_the_hub(chrome, carol_without_a_server)
+    site = scenario.host("site")
+    site.check_output(f"mv {HOME}/carol {HOME}/carol.away")
+    try:
+        refused(page, f"Your home folder {HOME}/carol does not exist", "no-home")
+    finally:
+        site.check_output(f"mv {HOME}/carol.away {HOME}/carol")
+
+
+def test_the_browser_shows_why_there_is_no_server_with_a_shell_of_nologin(chrome, local_user):
+    refused(at_the_hub(chrome, local_user("--shell=/usr/sbin/nologin")), "not for interactive use", "no-shell")
+
+
+def test_the_browser_shows_why_there_is_no_server_for_who_is_unknown_by_now(chrome, local_user):
+    page = at_the_hub(chrome, local_user())
+    scenario.host("hub").check_output("userdel dora")
+    refused(page, "knows no account named dora", "unknown")
+
+
+def test_the_browser_shows_why_nothing_is_saved_in_a_full_home_folder(chrome, carols_home_is_full):
+    carols_home_is_full.start_server()
+    page = at_the_hub(chrome, carols_home_is_full)
+    page.goto(page.url.replace("/hub/home", f"/user/{carols_home_is_full.name}/lab"))
+    page.locator(".jp-LauncherCard[data-category=Notebook]").first.click()
+    page.locator(".jp-Dialog").get_by_text("Your home folder is full").wait_for()
+    screenshot(page, "full-home")
+    page.context.close()

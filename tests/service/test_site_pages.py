@@ -60,9 +60,9 @@ def test_everybody_can_use_the_guide_and_the_hubs_pages(chrome, scheme):
     person.context.close()
 
 
-def has_the_sites_name_and_help(page) -> bool:
+def has_the_sites_name_and_help(text: str) -> bool:
     site = scenario.site()
-    return site["site_name"] in page.text and f"mailto:{site['site_support_address']}" in page.text
+    return site["site_name"] in text and f"mailto:{site['site_support_address']}" in text
 
 
 def test_pages_of_the_hub_carry_the_sites_name_its_logo_and_where_to_find_help():
@@ -77,7 +77,7 @@ def test_pages_of_the_hub_carry_the_sites_name_its_logo_and_where_to_find_help()
         *errors.values(),
         scenario.get("gateway", "/no-such-page"),
     ):
-        assert has_the_sites_name_and_help(page), page.url
+        assert has_the_sites_name_and_help(page.text), page.url
         assert GUIDE in page.text
     logo = (scenario.REPOSITORY / "molecule/shared/files/logo.svg").read_bytes()
     assert scenario.get("hub", "/hub/logo").content == logo
@@ -102,7 +102,7 @@ def test_while_a_service_is_away_people_read_that_and_where_to_find_help(
         assert page.status_code == status
         assert page.headers["Content-Type"] == "text/html; charset=utf-8"
         assert "does not answer at the moment" in page.text
-        assert has_the_sites_name_and_help(page)
+        assert has_the_sites_name_and_help(page.text)
         (logo,) = re.findall(r'<img src="([^"]+)"', page.text)
         assert scenario.get(host, logo).headers["Content-Type"] == "image/svg+xml"
         for scheme in ("light", "dark"):
@@ -118,3 +118,33 @@ def test_while_a_service_is_away_people_read_that_and_where_to_find_help(
         machine.check_output("systemctl start %s", unit)
         scenario.wait_until(f"{unit} answers", lambda: scenario.get(host, path).status_code < 500)
     scenario.wait_until("alice's server is where it was", alices_server.server_answers)
+
+
+def test_who_tries_to_sign_in_too_often_reads_that_and_where_to_find_help(chrome):
+    """The attempts are the gateway host's, whose address signs nobody in; the browser is shown what it was answered."""
+    address = f"https://{scenario.site()['site_notebook_host']}/hub/login"
+    program = (
+        "import urllib.error, urllib.request\n"
+        "for n in range(200):\n"
+        "    try:\n"
+        f"        urllib.request.urlopen({address!r}, b'username=alice')\n"
+        "    except urllib.error.HTTPError as error:\n"
+        "        if error.code == 429:\n"
+        "            print(error.headers['Content-Type'], error.read().decode(), sep='\\n')\n"
+        "            break\n"
+    )
+    kind, _, text = scenario.host("gateway").check_output("/usr/bin/python3 -c %s", program).partition("\n")
+    assert kind == "text/html; charset=utf-8"
+    assert has_the_sites_name_and_help(text)
+    (logo,) = re.findall(r'<img src="([^"]+)"', text)
+    assert scenario.get("hub", logo).headers["Content-Type"] == "image/svg+xml"
+    for scheme in ("light", "dark"):
+        person = Person(chrome, color_scheme=scheme)
+        page = person.context.new_page()
+        page.route(address, lambda route: route.fulfill(status=429, content_type=kind, body=text))
+        page.goto(address)
+        assert "Too many attempts from your address" in page.inner_text("main")
+        assert "Wait a minute, then try again." in page.inner_text("main")
+        assert serious_findings(page) == []
+        screenshot(page, f"too-many-attempts-{scheme}")
+        person.context.close()

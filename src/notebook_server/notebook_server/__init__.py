@@ -8,10 +8,11 @@ def _jupyter_server_extension_points():
 
 
 def _load_jupyter_server_extension(app):
-    """Offer the examples, lead Dask's panel to the gateway's dashboards, and see what kernels do."""
-    from . import activity, examples, panel
+    """Offer the examples, lead Dask's panel to the gateway's dashboards, see what kernels do, and who signs out."""
+    from . import activity, examples, panel, sign_out
 
     settings = examples.Examples(parent=app)
     examples.offer(settings, app.root_dir, app.log)
     panel.load(app)
     activity.BusyKernels(parent=app).follow(app.kernel_manager, app.web_app.settings)
+    sign_out.OpenWebsockets(parent=app).follow(app.identity_provider)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jupyterhub.apihandlers import APIHandler
 from jupyterhub.auth import Authenticator
 from jupyterhub.utils import maybe_future
 from tornado.web import HTTPError
@@ -17,6 +18,7 @@ class Admission(Authenticator):
 
     - Who has signed in and is not let in reads so, instead of "invalid username or password".
     - A service can be required that users must hold, at each sign-in and for each start of a server.
+    - Passwords count on the page for signing in alone, where attempts are limited.
     - Who is no longer among the admins, or in their groups, is none from the next sign-in on.
     """
 
@@ -34,6 +36,15 @@ class Admission(Authenticator):
         return HTTPError(
             403, sentence + (f" If it should, write to {self.support_address}." if self.support_address else "")
         )
+
+    async def get_authenticated_user(self, handler, data) -> dict | None:
+        """Refuse a password in a request to the API: upstream makes tokens for that, and counts no guesses.
+
+        Source: jupyterhub.apihandlers.users, UserTokenListAPIHandler.post.
+        """
+        if isinstance(handler, APIHandler):
+            raise HTTPError(403, "The API takes tokens alone; they are made on the page /hub/token.")
+        return await super().get_authenticated_user(handler, data)
 
     async def check_allowed(self, username: str, authentication: dict | None = None) -> bool:
         """Let the user in, or say that the account is not among those that may."""
