@@ -465,27 +465,3 @@ def test_signing_out_of_the_hub_ends_the_session_at_the_gateway(alices_browser, 
         return all(socket.is_closed() for socket in sockets)
 
     scenario.wait_until("the open dashboard's websocket has ended", nothing_is_drawn, timeout=40)
-
-
-REACH = """
-async path => {
-    const other = open(path);
-    await new Promise(done => setTimeout(done, 5000));
-    try { return other.closed ? "out of reach" : other.document.location.href; } catch { return "out of reach"; }
-}
-"""
-
-
-@pytest.mark.parametrize("path", ["/hub/token", "/user/alice/api/status"])
-def test_a_page_of_a_users_server_gets_no_hold_of_another_page(chrome, alices_server, path):
-    """Whoever's server it is, it has one origin with the Hub and with everybody's servers."""
-    alice = Person(chrome, "alice")
-    page = alice.open(f"{alice.hub}/user/alice/api/status")
-    alice.fill_in(page)
-    page.wait_for_url("**/api/status")
-    with alice.context.expect_page() as opened:
-        assert page.evaluate(REACH, path) == "out of reach"
-    assert opened.value.url == alice.hub + path
-    # Nor of the Hub's by a request
-    assert page.evaluate("fetch('/hub/token').then(answer => answer.status)") == 403
-    alice.context.close()
