@@ -1,6 +1,7 @@
 """Fixtures of the tests across the hosts. What they stand on is in scenario.py and hub_client.py."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 
@@ -135,3 +136,20 @@ def no_clusters_left(hub_user):
         for cluster in gateway.get(clusters, timeout=30).json():
             gateway.delete(clusters + cluster, timeout=30).raise_for_status()
         scenario.wait_until(f"no job of {name} is left", lambda user=name: not scenario.jobs_of(user))
+
+
+@pytest.fixture
+def release(tmp_path):
+    """A copy of the working tree that a test may change, with the copy of the service it runs against."""
+    folder = tmp_path / "release"
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=scenario.REPOSITORY, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, files):
+        source = scenario.REPOSITORY / name
+        if source.is_file() or source.is_symlink():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, folder / name, follow_symlinks=False)
+    (folder / ".state").symlink_to(scenario.REPOSITORY / ".state")
+    return folder

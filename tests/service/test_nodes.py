@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 import scenario
+import yaml
 from bare_host import bare_host
 from computation import Computation
 
@@ -82,17 +83,21 @@ def test_a_busy_node_stays_and_an_idle_one_leaves_and_comes_back(computation):
 
 
 @pytest.fixture
-def grown(tmp_path):
-    """The inventory, and a file beside it with one node more, as an operator writes it into the two places."""
-    (tmp_path / "hosts.yml").write_text(json.dumps({"slurm_nodes": {"hosts": {"node3": None}}}))
-    (tmp_path / "group_vars").mkdir()
-    (tmp_path / "group_vars/all.yml").write_text(json.dumps({"slurm_nodes": GROWN}))
+def grown(release):
+    """Playbooks with one node more, as an operator writes it into the two places of an inventory."""
+    inventory = release / "molecule/shared/inventory"
+    for file, change in {
+        "hosts.yml": lambda all_of_it: all_of_it["all"]["children"]["slurm_nodes"]["hosts"].update(node3=None),
+        "group_vars/all/slurm.yml": lambda variables: variables.update(slurm_nodes=GROWN),
+    }.items():
+        content = yaml.safe_load((inventory / file).read_text())
+        change(content)
+        (inventory / file).write_text(yaml.safe_dump(content))
 
     def play(book: str, *arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            ["ansible-playbook", "--inventory", scenario.INVENTORY, "--inventory", tmp_path / "hosts.yml",
-             f"playbooks/{book}.yml", *arguments],
-            cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT,
+            ["ansible-playbook", "--inventory", inventory, f"playbooks/{book}.yml", *arguments],
+            cwd=release, env=os.environ | scenario.PLAIN_OUTPUT,
             capture_output=True, text=True, timeout=1500,
         )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 
 import pytest
@@ -36,23 +35,6 @@ def computation(token_file, no_clusters_left):
     running = Computation("alice", COMPUTATION, timeout=1200)
     yield running
     running.end()
-
-
-@pytest.fixture
-def release(tmp_path):
-    """A copy of the working tree that a test may change, with the copy of the service it runs against."""
-    folder = tmp_path / "release"
-    files = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=scenario.REPOSITORY, capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, files):
-        source = scenario.REPOSITORY / name
-        if source.is_file() or source.is_symlink():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, folder / name, follow_symlinks=False)
-    (folder / ".state").symlink_to(scenario.REPOSITORY / ".state")
-    return folder
 
 
 @pytest.fixture
