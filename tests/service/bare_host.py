@@ -48,9 +48,18 @@ def bare_host(container: str, hostname: str, like: str, aliases: tuple[str, ...]
             "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec",
             *(f"--volume={bind}" for bind in json.loads(binds) or []), image, *json.loads(command),
         )  # fmt: skip
-        host = scenario.host(container)
-        up = ("running", "degraded")
-        scenario.wait_until("it has booted", lambda: host.run("systemctl is-system-running").stdout.strip() in up, 60)
-        yield host
+        yield booted(container)
     finally:
         subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True)
+
+
+def restarted(container: str) -> None:
+    """Restart a host; what Docker resolves names by are rules of nftables, and go where all rules are flushed."""
+    docker("restart", f"{scenario.PREFIX}-{container}")
+    booted(container)
+
+
+def booted(container: str):
+    host, up = scenario.host(container), ("running", "degraded")
+    scenario.wait_until("it has booted", lambda: host.run("systemctl is-system-running").stdout.strip() in up, 60)
+    return host

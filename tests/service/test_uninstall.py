@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 import scenario
-from bare_host import bare_host
+from bare_host import bare_host, restarted
 from hub_client import trusting
 
 pytestmark = pytest.mark.long
@@ -130,6 +130,7 @@ def test_a_host_is_what_it_was_before_the_service_came(name, bare, key, request)
     changed = changes(play("playbooks/uninstall.yml", name, "-e", key, "-e", "uninstall=yes", *also))
     assert changed == 0
     if name == "login":
+        restarted(BARE)
         changed = changes(play("site.yml", name))
         assert changed > 10
 
