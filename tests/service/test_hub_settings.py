@@ -313,6 +313,7 @@ def test_a_server_is_stopped_when_it_is_idle_and_not_while_a_kernel_computes_in_
     assert time.monotonic() - began > 3 * IDLE
 
 
+@pytest.mark.long
 def test_the_users_name_is_in_the_claim_that_the_site_names(switched_hub, portal, somebody):
     """Last, as the Hub keeps this setting until the others go too."""
     play_hub(SETTINGS | {"jupyterhub_oauth_username_claim": "nickname"})
