@@ -5,6 +5,7 @@ import re
 import uuid
 from types import SimpleNamespace
 
+import guide
 import pytest
 import scenario
 from browser import Person, chromium, screenshot, serious_findings
@@ -353,10 +354,7 @@ def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoke
     screenshot(page, "token")
 
     path = "/home/users/alice/.config/dask/gateway.yaml"
-    scenario.host("login").run("rm -f %s", path)
-    login = scenario.as_user("login", "alice", "module load jaspy && dask-gateway-login", given=f"{token}\n")
-    assert login.returncode == 0, login.stderr
-    assert token not in login.stdout + login.stderr
+    scenario.put_file("login", "alice", path, guide.gateway_yaml(token))
     assert scenario.host("login").file(path).mode == 0o600
     compute = (
         "module load jaspy && python -c \"import dask_gateway; g = dask_gateway.Gateway(auth='jupyterhub'); "
@@ -364,6 +362,14 @@ def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoke
     )
     done = scenario.as_user("login", "alice", compute)
     assert done.stdout.split() == ["42"], done.stderr
+    # The same in one step
+    scenario.host("login").run("rm -f %s", path)
+    login = scenario.as_user("login", "alice", "module load jaspy && dask-gateway-login", given=f"{token}\n")
+    assert login.returncode == 0, login.stderr
+    assert token not in login.stdout + login.stderr
+    assert scenario.host("login").file(path).mode == 0o600
+    listed = scenario.as_user("login", "alice", "module load jaspy && dask-gateway-login --check")
+    assert listed.returncode == 0, listed.stderr
 
     page.reload()
     page.wait_for_function("window._jupyterhub_page_loaded")

@@ -74,23 +74,23 @@ def guide(**gateway_host) -> str:
     return template.render(values, site_support_address="help@example.org")
 
 
-NETWORKS = {"dask_gateway_dashboard_networks": ["192.0.2.0/24"]}
-DESKTOP = {"dask_gateway_remote_desktop": "desktop.example.org"}
+NETWORKS = {"networks": ["192.0.2.0/24"]}
+DESKTOP = {"remote_desktop": "desktop.example.org"}
 INSIDE = "It opens inside this site's network only: from elsewhere, use a browser on "
 
 
 @pytest.mark.parametrize(
-    ("gateway_host", "sentence"),
+    ("inside", "sentence"),
     [
         (NETWORKS | DESKTOP, f"{INSIDE}desktop.example.org."),
         (NETWORKS, f"{INSIDE}a host inside it."),
-        (NETWORKS | {"dask_gateway_remote_desktop": ""}, f"{INSIDE}a host inside it."),
+        (NETWORKS | {"remote_desktop": ""}, f"{INSIDE}a host inside it."),
         (DESKTOP, None),
         ({}, None),
     ],
 )
-def test_the_guide_says_where_a_dashboard_opens(gateway_host, sentence):
-    text = guide(**gateway_host)
+def test_the_guide_says_where_a_dashboard_opens(inside, sentence):
+    text = guide(dask_gateway_dashboards_inside=inside)
     told = re.findall("^.*inside this site's network.*$", text, re.MULTILINE)
     assert told == ([sentence] if sentence else [])
     assert ("desktop.example.org" in text) == bool(sentence and "desktop" in sentence)
