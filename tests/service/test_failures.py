@@ -233,6 +233,7 @@ for name in ({second!r}, {name!r}):
     scenario.wait_until("no job is left", lambda: not scenario.jobs_of("alice"))
 
 
+@pytest.mark.long
 def test_jobs_of_clusters_that_the_gateway_has_forgotten_wait_for_a_backup_and_are_cancelled_and_no_others(told):
     told("gw.new_cluster(shutdown_on_close=False)")
     gateway = scenario.host("gateway")

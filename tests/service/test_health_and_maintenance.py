@@ -53,6 +53,7 @@ def test_a_canary_goes_the_whole_way_and_leaves_nothing_but_what_was_there(hub_u
     assert computation.line("result") == "42"
 
 
+@pytest.mark.long
 def test_the_canary_names_the_hop_that_is_broken_and_stops_its_cluster(hub_user, no_clusters_left):
     token = hub_user("carol").new_token(note="canary")
     gateway = scenario.host("gateway")

@@ -295,6 +295,7 @@ def test_servers_with_names_are_beside_the_one_without_and_as_many_as_the_site_p
     assert carol.server_answers()
 
 
+@pytest.mark.long
 def test_a_server_is_stopped_when_it_is_idle_and_not_while_a_kernel_computes_in_silence(switched_hub, hub_user):
     carol = hub_user("carol")
 
