@@ -13,7 +13,7 @@ HERE, ELSEWHERE = "172.16.0.0/12", "192.0.2.0/24"
 
 def kept_inside(*networks: str) -> None:
     values = {"dask_gateway_dashboards_inside": {"networks": networks, "remote_desktop": DESKTOP} if networks else {}}
-    for book in ("gateway", "users_guide"):
+    for book in ("gateway", "hub"):
         done = scenario.playbook(book, "-e", json.dumps(values))
         assert done.returncode == 0, done.stdout[-5000:]
 
