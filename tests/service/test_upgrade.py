@@ -119,6 +119,35 @@ def test_a_release_whose_canary_fails_goes_back_and_one_that_works_comes(
     assert alices_server.server_pid() == server
 
 
+HUBS_LINKS = "readlink /opt/jupyterhub /opt/jupyterhub-notebook"
+
+
+@pytest.mark.long
+def test_an_upgrade_of_the_hub_alone_leaves_the_gateway_as_it_is(release, variables, computation, alices_server):
+    hub, gateway = scenario.host("hub"), scenario.host("gateway")
+    before, gateways, server = hub.check_output(HUBS_LINKS), gateway.check_output(LINKS), alices_server.server_pid()
+    source = release / "src/notebook_server/notebook_server/sign_out.py"
+    source.write_text(source.read_text() + "\n# the next release\n")
+    here = ("--limit", "hub,localhost")
+    try:
+        done = playbook(release, "upgrade", "-e", f"@{variables}", *here)
+        assert done.returncode == 0, done.stdout[-6000:]
+        assert hub.check_output(HUBS_LINKS) != before
+        assert gateway.check_output(LINKS) == gateways
+        assert json.loads(gateway.check_output("gateway-admin maintenance --json"))["on"] is False
+        assert alices_server.server_pid() == server
+
+        unsure = " ".join(playbook(release, "rollback").stdout.split())
+        assert "of different upgrades" in unsure or "gateway has no way back" in unsure, unsure[-4000:]
+        assert gateway.check_output(LINKS) == gateways
+    finally:
+        back = playbook(release, "rollback", *here)
+    assert back.returncode == 0, back.stdout[-6000:]
+    assert hub.check_output(HUBS_LINKS) == before
+    assert alices_server.server_pid() == server
+    assert computation.line("result") == str(sum(range(60)))
+
+
 LATER = ("dask-gateway-pages.service", "dask-gateway-health.service", "dask-gateway-health.timer")
 SNAPSHOT = """
 - hosts: dask_gateway
