@@ -18,7 +18,7 @@ def bare_host(container: str, hostname: str, like: str, aliases: tuple[str, ...]
     Parameters
     ----------
     container : str
-        What `scenario.host` knows it by.
+        What `scenario.host` and `scenario.published_url` know it by.
     hostname : str
         What it calls itself.
     like : str
@@ -43,6 +43,7 @@ def bare_host(container: str, hostname: str, like: str, aliases: tuple[str, ...]
         docker(
             "run", "--detach", "--name", name, "--hostname", hostname, "--network", scenario.PREFIX,
             *(f"--network-alias={alias}" for alias in aliases),
+            "--publish", "127.0.0.1::443",
             "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined",
             "--cgroupns", "private", "--stop-signal", "SIGRTMIN+3",
             "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec",

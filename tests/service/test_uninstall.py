@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 import scenario
 from bare_host import bare_host, restarted
-from hub_client import trusting
+from hub_client import HubUser, trusting
 
 pytestmark = pytest.mark.long
 
@@ -154,3 +154,52 @@ def test_nothing_is_removed_where_something_runs_or_could_not_be_kept(alice, no_
     assert unkept.returncode != 0
     assert "a last backup is encrypted for backup_recipients" in unkept.stdout
     assert scenario.get("gateway", "/api/health").status_code == 200
+
+
+@pytest.fixture
+def waiting_jobs():
+    """Jobs stay in the queue: a scheduler that ran would tell the service's own gateway of itself."""
+    controller = scenario.host("controller")
+    controller.check_output("scontrol update nodename=ALL state=drain reason=uninstall")
+    yield
+    controller.check_output("scontrol update nodename=ALL state=resume")
+
+
+def alices_server_there(host, request):
+    """What is said of it, and whether it is there."""
+    there = HubUser(scenario.published_url(BARE), scenario.ca(), "alice", scenario.passwords()["alice"])
+    there.sign_in()
+    there.start_server()
+    return "servers of users run (jupyter-alice", lambda: host.run("pgrep --uid alice").succeeded
+
+
+def alices_cluster_there(host, request):
+    """What is said of it, and whether it is there."""
+    alice = request.getfixturevalue("alice")
+    request.getfixturevalue("waiting_jobs")
+    session = trusting(scenario.ca())
+    session.headers["Authorization"] = f"jupyterhub {alice.new_token(note='uninstall')}"
+    clusters = scenario.published_url(BARE) + "/api/v1/clusters/"
+    session.post(clusters, json={"cluster_options": {}}, timeout=60).raise_for_status()
+    scenario.wait_until("its job is in the queue", lambda: scenario.jobs_of("alice"))
+    return "clusters of alice", lambda: scenario.jobs_of("alice") != []
+
+
+@pytest.mark.parametrize(("name", "begin"), [("hub", alices_server_there), ("gateway", alices_cluster_there)])
+def test_what_runs_is_ended_and_the_database_lost_where_an_operator_says_so(name, begin, bare, request):
+    host = bare(name)
+    changes(play("site.yml", name))
+    found, runs = begin(host, request)
+    sure = ("-e", "uninstall=yes", "-e", "uninstall_backup=false")
+    refused = play("playbooks/uninstall.yml", name, *sure)
+    assert refused.returncode != 0
+    said = " ".join(refused.stdout.split())
+    assert found in said
+    assert "-e uninstall_running=end" in said
+    assert runs()
+    done = play("playbooks/uninstall.yml", name, *sure, "-e", "uninstall_running=end")
+    assert changes(done) > 5
+    said = " ".join(done.stdout.split())
+    assert f"WITHOUT A BACKUP of {name}, which are lost. What runs is ended: {found}" in said
+    assert not runs()
+    assert host.run("ls -A /var/backups/dask-service").stdout == ""
