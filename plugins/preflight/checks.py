@@ -268,6 +268,13 @@ def check_certificates(inventory: Inventory) -> Iterator[Finding]:
                     "tls_frontend_certificate",
                     f"is for {', '.join(names) or 'no host'}; write one for {server_name}",
                 )
+            elif variables.get("tls_frontend_subdomain_paths").value and f"*.{server_name}" not in names:
+                yield inventory.finding(
+                    variables,
+                    "tls_frontend_certificate",
+                    f"is for {', '.join(names)}; write one that is for *.{server_name} too, as each user's server has "
+                    "a name below it (site_notebook_user_domains)",
+                )
         if certificate and key and not formats.key_fits(key, certificate):
             yield inventory.finding(
                 variables,

@@ -291,6 +291,16 @@ def test_an_idle_server_ends_with_its_job_and_not_while_a_kernel_computes(carol)
             scenario.wait_until("the server, now idle, and its job have ended", lambda: not servers_of("carol"))
 
 
+def test_a_server_with_a_host_name_of_its_own_is_reached_by_that_name(carol):
+    """Its certificate is for that name, too; the proxy would not speak with it otherwise."""
+    with hub_with(site_notebook_user_domains=True):
+        start(carol, "small")
+        name, asked = f"carol.{scenario.site()['site_notebook_host']}", f"{carol.server_url}/api/status"
+        assert carol.api.get(asked, headers={"Host": name}, timeout=30).status_code == 200
+        assert carol.api.get(asked, timeout=30, allow_redirects=False).status_code == 302
+        carol.stop_server()
+
+
 # Environments of five releases before, of which two are not among the newest three
 OLD = """
 import os, pathlib, sys, time

@@ -24,6 +24,7 @@ def chromium() -> Iterator[Browser]:
     names = {"hub": "site_notebook_host", "gateway": "site_gateway_host"}
     ports = {name: scenario.published_url(name).rpartition(":")[2] for name in names}
     addresses = {scenario.site()[names[name]]: f"127.0.0.1:{port}" for name, port in ports.items()}
+    addresses[f"*.{scenario.site()['site_notebook_host']}"] = addresses[scenario.site()["site_notebook_host"]]
     # The site's own host publishes nothing; this machine reaches it by Docker's bridge
     addresses[f"accounts.{scenario.site()['site_domain']}"] = f"{scenario.address('site')}:443"
     rules = ", ".join(f"MAP {name}:443 {address}" for name, address in addresses.items())
@@ -93,6 +94,27 @@ class Person:
             })""",
             path,
         )
+
+
+def first_notebook(page: Page) -> None:
+    """From JupyterLab's launcher to a notebook with the first kernel, to be typed into."""
+    page.locator(".jp-LauncherCard[data-category=Notebook]").first.click()
+    page.locator(".jp-Notebook .jp-Cell .cm-content").first.click()
+    page.get_by_text("Jaspy | Idle").wait_for(timeout=90_000)
+
+
+def run_cell(page: Page, code: str) -> None:
+    """Type code into the cell and run it."""
+    page.keyboard.insert_text(code)
+    page.keyboard.press("Shift+Enter")
+
+
+def the_panel_finds_the_dashboard_and_shows_it(page: Page) -> None:
+    """JupyterLab's Dask panel asks the notebook for its client by itself, and shows plots in a tab beside it."""
+    page.locator(".jp-SideBar [data-id='dask-dashboard-launcher']").click()
+    page.get_by_role("button", name="Task Stream", exact=True).click()
+    frame = page.frame_locator("iframe[src*='/clusters/']")
+    frame.locator(".bk-Figure, .bk-Row, .bk-Column").first.wait_for()
 
 
 def screenshot(page: Page, name: str) -> None:

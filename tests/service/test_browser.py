@@ -8,7 +8,15 @@ from types import SimpleNamespace
 import guide
 import pytest
 import scenario
-from browser import Person, chromium, screenshot, serious_findings
+from browser import (
+    Person,
+    chromium,
+    first_notebook,
+    run_cell,
+    screenshot,
+    serious_findings,
+    the_panel_finds_the_dashboard_and_shows_it,
+)
 from playwright.sync_api import TimeoutError as NotDrawnError
 
 PROGRAM = """
@@ -406,12 +414,8 @@ def test_a_notebook_computes_on_the_batch_cluster_and_its_link_leads_to_the_dash
         "Jaspy", "Jaspy 3.11 v20261101", "Jaspy 3.11 v20260401",
     ]  # fmt: skip
     screenshot(page, "launcher")
-    cards.first.click()
-    cell = page.locator(".jp-Notebook .jp-Cell .cm-content").first
-    cell.click()
-    page.get_by_text("Jaspy | Idle").wait_for(timeout=90_000)
-    page.keyboard.insert_text(NOTEBOOK)
-    page.keyboard.press("Shift+Enter")
+    first_notebook(page)
+    run_cell(page, NOTEBOOK)
     page.locator(".jp-OutputArea-output", has_text="computed: 42").wait_for(timeout=120_000)
     link = page.locator(".jp-OutputArea-output a", has_text="/clusters/")
     link.wait_for()
@@ -423,6 +427,7 @@ def test_a_notebook_computes_on_the_batch_cluster_and_its_link_leads_to_the_dash
 
     the_widget_scales(page)
     the_panel_finds_the_dashboard_and_shows_it(page)
+    screenshot(page, "panel")
     scenario.host("login").run("rm -f /home/users/alice/Untitled*.ipynb")
 
 
@@ -433,15 +438,6 @@ def the_widget_scales(page) -> None:
     page.get_by_role("button", name="Scale", exact=True).click()
     scenario.wait_until("scheduler and two workers are jobs", lambda: len(scenario.jobs_of("alice")) == 3)
     screenshot(page, "notebook")
-
-
-def the_panel_finds_the_dashboard_and_shows_it(page) -> None:
-    """JupyterLab's Dask panel asks the notebook for its client by itself, and shows plots in a tab beside it."""
-    page.locator(".jp-SideBar [data-id='dask-dashboard-launcher']").click()
-    page.get_by_role("button", name="Task Stream", exact=True).click()
-    frame = page.frame_locator("iframe[src*='/clusters/']")
-    frame.locator(".bk-Figure, .bk-Row, .bk-Column").first.wait_for()
-    screenshot(page, "panel")
 
 
 def test_signing_out_of_the_hub_ends_the_session_at_the_gateway(alices_browser, new_cluster):

@@ -363,6 +363,13 @@ FAULTS = {
         "tls_frontend_certificate",
         "is for www.example.org; write one for dask-gateway.staging.example.org",
     ),
+    "users' servers have names that the certificate is not for": Fault(
+        SITE,
+        {"site_notebook_user_domains": True},
+        "tls_frontend_certificate",
+        r"write one that is for \*\.notebooks\.staging\.example\.org too",
+        COMMON_HUB,
+    ),
     "a key is another certificate's": Fault(
         VAULT,
         {"vault_tls_frontend_private_key_gateway": STRANGE_KEY},
@@ -470,6 +477,14 @@ def test_a_wildcard_certificate_covers_both_names(copy):
     inventory = copy()
     for group in (HUB, GATEWAY):
         change(inventory, group, {"tls_frontend_certificate": WILDCARD, "tls_frontend_private_key": WILDCARD_KEY})
+    assert findings_in(inventory / "hosts.yml") == []
+
+
+def test_a_certificate_covers_the_names_of_users_servers(copy):
+    inventory = copy()
+    certificate, key = certificate_for("notebooks.staging.example.org", "*.notebooks.staging.example.org")
+    change(inventory, SITE, {"site_notebook_user_domains": True})
+    change(inventory, HUB, {"tls_frontend_certificate": certificate, "tls_frontend_private_key": key})
     assert findings_in(inventory / "hosts.yml") == []
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from batchspawner.api import BatchSpawnerAPIHandler
 from batchspawner.batchspawner import JobStatus, SlurmSpawner
@@ -250,7 +251,10 @@ class BatchNotebookSpawner(NotebookServer, SlurmSpawner):
         node = self.node()
         if not node:
             raise RequestError("SLURM does not say on which node the job runs")
-        certificate = ServerAuthority(self.authority).sign(request, list(dict.fromkeys([node, *self.public_hosts])))
+        # Empty unless each user's server has a host name of its own
+        own = urlsplit(self.user.host).hostname
+        hosts = [node, *self.public_hosts, *([own] if own else [])]
+        certificate = ServerAuthority(self.authority).sign(request, list(dict.fromkeys(hosts)))
         if self._report is None or self._report.done():
             raise RequestError("this start is over")
         self._report.set_result(port)

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 from batchspawner.batchspawner import JobStatus
+from cryptography import x509
 from jupyterhub.apihandlers import default_handlers
 from jupyterhub.spawner import SpawnException
 
-from notebook_service import batch, job_launcher
+from notebook_server import job
+from notebook_service import batch, certificates, job_launcher
 from notebook_service.batch import BatchNotebookSpawner
 from notebook_service.job_launcher import Failed
 
@@ -22,7 +24,9 @@ NODE_1 = "RUNNING node1 None"
 @pytest.fixture
 def spawner():
     made = BatchNotebookSpawner(
-        user=SimpleNamespace(name="alice"), support_address="help@site.test", public_hosts=["notebooks.site.test"]
+        user=SimpleNamespace(name="alice", host=""),
+        support_address="help@site.test",
+        public_hosts=["notebooks.site.test"],
     )
     made.api_token = "the server's token"
     return made
@@ -180,6 +184,27 @@ def test_only_the_server_that_a_start_waits_for_is_heard_and_only_once(spawner):
         assert not spawner.awaits("the server's token")
 
     asyncio.run(tell())
+
+
+@pytest.mark.parametrize(
+    ("host", "names"),
+    [
+        ("", ["node1", "notebooks.site.test"]),
+        ("https://alice.notebooks.site.test", ["node1", "notebooks.site.test", "alice.notebooks.site.test"]),
+    ],
+)
+def test_a_servers_certificate_is_for_the_names_by_which_it_is_reached(spawner, answers, tmp_path, host, names):
+    answers((0, f"{NODE_1}\n", ""))
+    certificates.make(tmp_path)
+    spawner.user.host, spawner.job_id, spawner.authority = host, "7", str(tmp_path)
+
+    async def tell():
+        spawner._report = asyncio.get_running_loop().create_future()
+        return await spawner.reported(40000, job.make_key(tmp_path / "server.key"))
+
+    signed = x509.load_pem_x509_certificate(asyncio.run(tell()).encode())
+    extension = signed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert extension.value.get_values_for_type(x509.DNSName) == names
 
 
 # -- the launcher itself -----------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ COMMON = {jupyterhub.app.JupyterHub, ConfigurableHTTPProxy}
 SPAWNERS = {"systemd": NotebookSpawner, "slurm": BatchNotebookSpawner}
 AUTHENTICATORS = {"pam": NotebookAuthenticator, "oauth": NotebookOAuthenticator}
 EVERYTHING = {
+    "site_notebook_user_domains": True,
     "jupyterhub_allowed_groups": ["climate"],
     "jupyterhub_admin_groups": ["operators"],
     "jupyterhub_required_service": "dask",
@@ -41,7 +42,7 @@ def written(tmp_path, monkeypatch):
         loader = DataLoader()
         values = {"ansible_managed": "managed", "site_name": "Site", "site_support_address": "help@site.test"}
         values |= {"role_path": str(ROLE), "site_notebook_host": "notebooks.site.test"}
-        values |= {"site_jaspy_directory": "/apps/jaspy"}
+        values |= {"site_jaspy_directory": "/apps/jaspy", "site_notebook_user_domains": False}
         values |= {"site_gateway_host": "dask-gateway.site.test", "site_logo": "", "ansible_parent_role_paths": []}
         for name in ("defaults/main.yml", "vars/main.yml", "vars/debian.yml"):
             values |= loader.load_from_file(str(ROLE / name), trusted_as_template=True)
