@@ -395,6 +395,7 @@ class SlurmGatewayBackend(SlurmBackend):
             self._stopping.set()
 
         app.on_shutdown.append(stop_waiting)
+        app.middlewares.append(wire.clients_that_hang_up)
         app.middlewares.append(wire.json_objects)
         app.add_routes(dashboards.routes)
         await super().setup(app)

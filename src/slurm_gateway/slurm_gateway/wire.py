@@ -1,6 +1,23 @@
-"""What is read of a request before anything looks into it."""
+"""What is read of a request before anything looks into it, and what becomes of one whose client has gone."""
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
+
+
+@web.middleware
+async def clients_that_hang_up(request, handler):
+    """Let a client hang up while it is answered, which aiohttp logs as an error with a traceback.
+
+    So does the proxy with each restart: it waits in ``/api/v1/routes`` for what comes, and the next thing that does is
+    written to a connection that has ended. What the gateway itself asks of others is not meant, and raises as before.
+
+    Source: aiohttp.http_writer.StreamWriter, which raises ClientConnectionResetError.
+    """
+    try:
+        return await handler(request)
+    except ClientConnectionResetError:
+        if request.transport is not None and not request.transport.is_closing():
+            raise
+        return web.Response()
 
 
 @web.middleware
