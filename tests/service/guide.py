@@ -6,6 +6,11 @@ import jinja2
 import scenario
 
 ENVIRONMENT = jinja2.Environment(undefined=jinja2.ChainableUndefined)  # noqa: S701
+# As plugins/filter/jaspy.py answers it, with what the guide names of the current release
+ENVIRONMENT.filters["jaspy_catalogue"] = lambda _: [
+    {"default": True, "name": release, "module": scenario.jaspy_module(release)}
+    for release in scenario.offered_releases()[:1]
+]
 
 
 def steps(heading: str, language: str, user: str, **values: str) -> list[str]:

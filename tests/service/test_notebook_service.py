@@ -1,6 +1,7 @@
 """What users of the notebook service read when something is wrong, and what others on its host can't do to them."""
 
 import json
+import shlex
 import ssl
 import time
 from pathlib import PurePosixPath
@@ -11,6 +12,7 @@ import scenario
 import websocket
 from browser import Person, chromium, screenshot
 from hub_client import HubUser, SignInRefusedError, trusting
+from hub_settings import hub_with
 from playwright.sync_api import Page
 
 HOME = scenario.site()["site_home_directory"]
@@ -101,6 +103,35 @@ def test_what_a_kernel_prints_goes_through_no_port_that_others_can_read(alices_s
     assert scenario.as_user("hub", "bob", f"ls {connection['ip'].rpartition('/')[0]}").returncode != 0
 
 
+def test_a_server_passes_nothing_on_to_ports_where_anybody_of_the_host_may_listen(alices_server):
+    """A program of bob's would be sent alice's session, and its answer be a page of her server."""
+    program = """
+import http.server, threading
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        print("asked", self.path, flush=True)
+        self.send_response(200)
+        self.end_headers()
+        if self.path == "/it-listens":
+            threading.Thread(target=server.shutdown).start()
+    def log_message(self, *words):
+        pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Answers)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+    listen = f"setsid -f timeout 60 python3 -c {shlex.quote(program)} > /var/tmp/bob-is-asked 2>&1"
+    begin = f"{listen}; sleep 1; cat /var/tmp/bob-is-asked"
+    port = int(scenario.as_user("hub", "bob", begin).stdout)
+    for path in (f"proxy/{port}/", f"proxy/absolute/{port}/", f"proxy/127.0.0.1:{port}/", f"proxy/localhost:{port}/"):
+        answer = alices_server.api.get(f"{alices_server.server_url}/{path}", timeout=30)
+        assert answer.status_code == 404, path
+    ask = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}/it-listens')"
+    assert scenario.as_user("hub", "bob", f"python3 -c {shlex.quote(ask)}").returncode == 0
+    asked = scenario.as_user("hub", "bob", "cat /var/tmp/bob-is-asked; rm /var/tmp/bob-is-asked").stdout.splitlines()
+    assert asked == [str(port), "asked /it-listens"]
+
+
 def test_another_user_of_the_host_gets_nothing_from_the_proxy_or_a_server(alices_server):
     program = """
 import http.client
@@ -147,6 +178,32 @@ def test_a_user_whose_shell_is_nologin_reads_so(local_user):
     dora = local_user("--shell=/usr/sbin/nologin")
     with pytest.raises(RuntimeError, match=r"not for interactive use \(its login shell is /usr/sbin/nologin\)"):
         dora.start_server()
+
+
+def test_an_account_that_has_expired_signs_in_no_more_and_starts_no_server_from_an_open_session(local_user, hub_url):
+    dora = local_user()
+    scenario.host("hub").check_output("usermod --expiredate 1 dora")
+    with pytest.raises(RuntimeError, match=r"The account dora can't be used at present .*has expired.*support@"):
+        dora.start_server()
+    again = trusting(scenario.ca())
+    page = again.get(f"{hub_url}/hub/login", timeout=30)
+    for password, sentence in (("wrong", "Invalid username or password"), ("right", "can&#39;t be used at present")):
+        form = {"username": "dora", "password": password, "_xsrf": again.cookies.get("_xsrf", path="/hub/")}
+        page = again.post(f"{hub_url}/hub/login", data=form, headers={"Referer": page.url}, timeout=60)
+        assert sentence in page.text, page.text[:3000]
+
+
+@pytest.mark.long
+def test_a_server_that_does_not_listen_in_time_is_told_with_its_last_message(carol_without_a_server):
+    settings = f"{HOME}/carol/.jupyter/jupyter_server_config.py"
+    scenario.put_file("login", "carol", settings, "import time; print('it waits', flush=True); time.sleep(600)")
+    with (
+        scenario.removed_after("login", settings),
+        hub_with(jupyterhub_start_timeout=15),
+        pytest.raises(RuntimeError, match=r"not there after 15 seconds, .*Its last message: it waits\. .*support@"),
+    ):
+        carol_without_a_server.start_server()
+    assert scenario.host("hub").run("pgrep -u carol").stdout == ""
 
 
 def test_a_user_whom_the_directory_has_forgotten_reads_so(local_user):

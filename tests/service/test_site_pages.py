@@ -79,8 +79,19 @@ def test_pages_of_the_hub_carry_the_sites_name_its_logo_and_where_to_find_help()
     ):
         assert has_the_sites_name_and_help(page.text), page.url
         assert GUIDE in page.text
+    beside = scenario.get("hub", "/services/docs/no-such-page")
+    assert beside.status_code == 404
+    assert has_the_sites_name_and_help(beside.text)
     logo = (scenario.REPOSITORY / "molecule/shared/files/logo.svg").read_bytes()
     assert scenario.get("hub", "/hub/logo").content == logo
+
+
+def test_who_saves_more_than_can_be_sent_reads_how_much_that_is_and_what_to_do(alices_server):
+    book = {"type": "file", "format": "text", "content": "x" * (65 << 20)}
+    answer = alices_server.api.put(f"{alices_server.server_url}/api/contents/too-large.txt", json=book, timeout=120)
+    assert answer.status_code == 413
+    assert "larger than 64m" in answer.json()["message"]
+    assert "clearing its outputs" in answer.json()["message"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,10 @@ REPOSITORY = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location("guide_filter", REPOSITORY / "plugins/filter/guide.py")
 GUIDE = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(GUIDE)
+SPEC = importlib.util.spec_from_file_location("jaspy_filter", REPOSITORY / "plugins/filter/jaspy.py")
+JASPY = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(JASPY)
+RELEASES = [{"name": f"jaspy3.12-v{day}", "lock": f"{day}.txt"} for day in (20280101, 20290101)]
 
 TEXT = """# The guide
 
@@ -70,8 +74,9 @@ def guide(**gateway_host) -> str:
     """The guide's text for a site that has set this for its gateway."""
     values = {"hostvars": {"gw": gateway_host}, "groups": {"dask_gateway": ["gw"]}}
     environment = jinja2.Environment(undefined=jinja2.ChainableUndefined)  # noqa: S701
+    environment.filters["jaspy_catalogue"] = JASPY.catalogue
     template = environment.from_string((REPOSITORY / "docs/users.md.j2").read_text())
-    return template.render(values, site_support_address="help@example.org")
+    return template.render(values, site_support_address="help@example.org", site_jaspy_releases=RELEASES)
 
 
 NETWORKS = {"networks": ["192.0.2.0/24"]}
@@ -94,6 +99,12 @@ def test_the_guide_says_where_a_dashboard_opens(inside, sentence):
     told = re.findall("^.*inside this site's network.*$", text, re.MULTILINE)
     assert told == ([sentence] if sentence else [])
     assert ("desktop.example.org" in text) == bool(sentence and "desktop" in sentence)
+
+
+def test_the_guide_names_the_release_that_the_site_has():
+    text = guide()
+    assert 'options.jaspy = "jaspy3.12-v20290101"' in text
+    assert "`module load jaspy/3.12/v20290101`" in text
 
 
 def test_the_guide_shows_every_picture_that_is_copied_for_it():

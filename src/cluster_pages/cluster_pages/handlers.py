@@ -170,6 +170,9 @@ class Dashboard(Page):
         if self.request.method not in ("GET", "HEAD"):
             self.refuse(405, "Dashboards are only looked at.")
             return
+        if self.request.path == f"/clusters/{name}":
+            self.redirect(f"/clusters/{name}/status")
+            return
         self.refuse(502, "The dashboard of this cluster does not answer at the moment. Try again in a minute.")
 
     get = head = post = put = patch = delete = options = answer

@@ -6,6 +6,8 @@ import pwd
 import stat
 from pathlib import Path
 
+from notebook_service.pam import account_fault, unusable
+
 SHELLS_THAT_REFUSE = {"nologin", "false"}
 LONGEST_NAME = 64
 
@@ -39,8 +41,8 @@ def shown(name: str) -> str:
     return name if name.isprintable() and len(name) <= LONGEST_NAME else repr(name[:LONGEST_NAME])
 
 
-def usable_account(name: str, minimum_uid: int) -> pwd.struct_passwd:
-    """Look the account up, and its home folder.
+def usable_account(name: str, minimum_uid: int, pam_service: str) -> pwd.struct_passwd:
+    """Look the account up, ask PAM whether it may be used, and look at its home folder.
 
     Raises
     ------
@@ -53,6 +55,9 @@ def usable_account(name: str, minimum_uid: int) -> pwd.struct_passwd:
             f"The account {name} is not for interactive use (its login shell is {account.pw_shell}), "
             "so it can have no notebook server."
         )
+    fault = account_fault(name, pam_service)
+    if fault:
+        raise AccountError(unusable(name, fault))
     check_home(Path(account.pw_dir), account.pw_uid)
     return account
 

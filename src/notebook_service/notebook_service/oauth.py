@@ -14,7 +14,7 @@ from traitlets import Integer, Unicode, default
 
 from notebook_service.account import AccountError, known_account, shown
 from notebook_service.admission import Admission
-from notebook_service.pam import account_fault, keep_modules
+from notebook_service.pam import account_fault, keep_modules, unusable
 from notebook_service.sign_out import EndsSessions
 
 DIRECTORY_GROUPS = "groups_of_the_directory"
@@ -100,7 +100,7 @@ class NotebookOAuthenticator(Admission, GenericOAuthenticator):
             raise AccountError(f"The notebook service can't have a user named {shown(name)}.")
         fault = account_fault(name, self.pam_service)
         if fault:
-            raise AccountError(f"The account {name} can't be used at present ({fault}).")
+            raise AccountError(unusable(name, fault))
         groups = []
         for number in os.getgrouplist(name, account.pw_gid):
             try:

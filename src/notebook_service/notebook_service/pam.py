@@ -14,6 +14,11 @@ def keep_modules(service: str) -> object:
     return pamela.pam_start(service, "")
 
 
+def unusable(name: str, fault: str) -> str:
+    """Say it to the account's owner; PAM's own words may be as little as "Authentication failure"."""
+    return f"The account {name} can't be used at present ({fault}): it is locked or has expired, or the host is closed."
+
+
 def account_fault(name: str, service: str) -> str:
     """Say why an account may not be used now: it is locked, or the host is closed; an empty string if it may."""
     try:

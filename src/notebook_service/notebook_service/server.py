@@ -33,6 +33,11 @@ class NotebookServer(LoggingConfigurable):
         help="Accounts with a smaller number are the system's and get no server.",
     ).tag(config=True)
 
+    pam_service = Unicode(
+        "jupyterhub",
+        help="The PAM service that is asked whether an account may be used; sessions and tokens outlive a lock.",
+    ).tag(config=True)
+
     profiles = List(
         Dict(),
         help="""
@@ -81,7 +86,7 @@ class NotebookServer(LoggingConfigurable):
         """
         try:
             # Directory and home may be on the network and slow to answer
-            account = await asyncio.to_thread(usable_account, self.user.name, self.minimum_uid)
+            account = await asyncio.to_thread(usable_account, self.user.name, self.minimum_uid, self.pam_service)
         except AccountError as error:
             raise self.refusal(str(error), "account") from error
         sentence = await self.authenticator.refusal(self.user.name, "start a server")

@@ -50,10 +50,19 @@ class NotebookSpawner(NotebookServer, SystemdSpawner):
         await self._end_what_runs()
         self._starting = True
         try:
-            address = await super().start()
-            while not await _listens(*address):
-                await self.poll()
-                await asyncio.sleep(PAUSE)
+            # Before JupyterHub's own limit, which knows no reason
+            async with asyncio.timeout(max(self.start_timeout - 5, 1)):
+                address = await super().start()
+                while not await _listens(*address):
+                    await self.poll()
+                    await asyncio.sleep(PAUSE)
+        except TimeoutError:
+            words = await _last_words(self.unit_name)
+            raise self.refusal(
+                f"Your notebook server was not there after {self.start_timeout} seconds, and was given up. "
+                + (f"Its last message: {words.rstrip('.')}." if words else "It left no message."),
+                "timeout",
+            ) from None
         finally:
             self._starting = False
         return address

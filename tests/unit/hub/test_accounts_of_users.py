@@ -12,7 +12,8 @@ from notebook_service.account import AccountError, usable_account
 def known(monkeypatch, tmp_path):
     """``known(pw_shell="…")``: the host knows alice, with these fields and otherwise a usable account."""
 
-    def know(**fields):
+    def know(fault="", **fields):
+        monkeypatch.setattr(account, "account_fault", lambda name, service: fault)
         home = tmp_path / "alice"
         home.mkdir(exist_ok=True)
         values = {"pw_uid": home.stat().st_uid, "pw_dir": str(home), "pw_shell": "/bin/bash"} | fields
@@ -31,7 +32,7 @@ def known(monkeypatch, tmp_path):
 
 def test_a_user_with_a_home_of_her_own_can_have_a_server(known):
     entry = known()
-    assert usable_account("alice", minimum_uid=0) is entry
+    assert usable_account("alice", 0, "jupyterhub") is entry
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,11 @@ def test_a_user_with_a_home_of_her_own_can_have_a_server(known):
         ("alice", {"pw_uid": 33}, "account of the system"),
         ("alice", {"pw_uid": 26001, "pw_shell": "/usr/sbin/nologin"}, "login shell is /usr/sbin/nologin"),
         ("alice", {"pw_uid": 26001, "pw_shell": "/bin/false"}, "not for interactive use"),
+        (
+            "alice",
+            {"pw_uid": 26001, "pw_dir": "/no/such/home", "fault": "User account has expired"},
+            r"can't be used at present \(User account has expired\)",
+        ),
         ("alice", {"pw_uid": 26001, "pw_dir": "/no/such/home"}, "home folder /no/such/home does not exist"),
         ("alice", {"pw_uid": 26001, "pw_dir": "/etc/passwd/alice"}, "does not exist"),
         ("alice", {"pw_uid": 26001, "pw_dir": "/etc/passwd"}, "is no folder"),
@@ -50,7 +56,7 @@ def test_a_user_with_a_home_of_her_own_can_have_a_server(known):
 def test_everybody_else_is_told_why_not(known, name, fields, sentence):
     known(**fields)
     with pytest.raises(AccountError, match=sentence):
-        usable_account(name, minimum_uid=1000)
+        usable_account(name, 1000, "jupyterhub")
 
 
 def test_a_home_that_does_not_answer_is_not_called_missing(known, monkeypatch):
@@ -61,4 +67,4 @@ def test_a_home_that_does_not_answer_is_not_called_missing(known, monkeypatch):
 
     monkeypatch.setattr(account.Path, "stat", stale)
     with pytest.raises(AccountError, match=r"cannot be reached .* \(Stale file handle\)"):
-        usable_account("alice", minimum_uid=1000)
+        usable_account("alice", 1000, "jupyterhub")

@@ -89,7 +89,7 @@ def test_a_user_whom_the_directory_knows_is_let_in_and_is_no_admin(sign_in):
         ("root", "403 root is an account of the system"),
         ("daemon", "403 daemon is an account of the system"),
         ("o'neill", "403 The notebook service can't have a user named o'neill."),
-        ("locked", "403 The account locked can't be used at present (User account has expired)."),
+        ("locked", "403 The account locked can't be used at present (User account has expired):"),
         ("", "403 the portal does not say who you are (the claim preferred_username)."),
         (None, "403 the portal does not say who you are"),
         (26001, "403 the portal does not say who you are"),

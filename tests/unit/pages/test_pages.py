@@ -383,6 +383,18 @@ def test_a_dashboard_that_is_not_there_is_a_sentence(pages, status, answered, se
     assert sentence in page.body.decode()
 
 
+def test_an_address_without_the_page_leads_its_owner_to_the_dashboard_and_nobody_else(pages):
+    async def test(browser):
+        answers = [await browser.ask(f"/clusters/{CLUSTER}")]
+        for name in ("alice", "carol"):
+            browser.cookies.clear()
+            await browser.sign_in(name)
+            answers.append(await browser.ask(f"/clusters/{CLUSTER}"))
+        return [(answer.code, urlsplit(answer.headers.get("Location", "")).path) for answer in answers]
+
+    assert pages(test) == [(302, "/hub/api/oauth2/authorize"), (302, f"/clusters/{CLUSTER}/status"), (403, "")]
+
+
 def test_pages_lead_to_the_guide_and_to_help_and_show_the_logo(pages):
     site = {
         "guide_url": "https://notebooks.test/services/docs/",
