@@ -1,10 +1,13 @@
 """A real browser, Debian's chromium without a screen, that finds the service under the names that users know."""
 
+import functools
 import itertools
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import scenario
 from axe_playwright_python.sync_playwright import Axe
@@ -123,9 +126,20 @@ def screenshot(page: Page, name: str) -> None:
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
-def serious_findings(page: Page, within: list[str] | None = None) -> list[str]:
-    """What axe-core finds that keeps people from using a page, or parts of it."""
-    found = Axe().run(page, context=within and {"include": [[part] for part in within]}).response["violations"]
+@functools.cache
+def axe() -> Axe:
+    """axe-core from npm, which checks it against the lock beside this file."""
+    folder = scenario.STATE / "axe"
+    shutil.copytree(Path(__file__).parent / "axe", folder, dirs_exist_ok=True)
+    install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
+    done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Axe.from_file(folder / "node_modules/axe-core/axe.min.js")
+
+
+def serious_findings(page: Page) -> list[str]:
+    """What axe-core finds that keeps people from using a page."""
+    found = axe().run(page).response["violations"]
     return [
         f"{one['id']}: {one['help']}: {one['nodes'][0]['html']}"
         for one in found
