@@ -1,6 +1,7 @@
 """What the service remembers is lost and comes back from a backup, while alice computes."""
 
 import json
+from pathlib import Path
 
 import pytest
 import scenario
@@ -49,12 +50,56 @@ def variables(tmp_path):
         scenario.host(host).run("rm -rf /var/backups/dask-service")
 
 
+SECRETS = scenario.STATE / "secrets"
+# Hosts that are installed anew without the inventory have others. The proxies' come back with the configuration; the
+# others are those of MariaDB and of the batch cluster's other hosts too, and stay new
+COME_BACK = ("jupyterhub_proxy_auth_token", "dask_gateway_proxy_token")
+STAY = ("slurm_database_password", "slurm_munge_key")
+PLACES = {
+    "hub": "/etc/jupyterhub/hub.env /etc/jupyterhub/proxy.env",
+    "gateway": "/etc/dask-gateway/gateway.env /etc/dask-gateway/proxy.env",
+    "controller": "/etc/slurm/slurmdbd.conf /etc/munge/munge.key",
+}
+# What the Hub asks of its proxy with the token that it has; the token is on no command line
+HUBS_PROXY = (
+    "set -a; . /etc/jupyterhub/hub.env; /usr/bin/python3 -c 'import os, urllib.request; print(urllib.request.urlopen("
+    'urllib.request.Request("http://127.0.0.1:8001/api/routes", headers={"Authorization": "token "'
+    ' + os.environ["CONFIGPROXY_AUTH_TOKEN"]})).status)\''
+)
+
+
+@pytest.fixture
+def earlier_secrets():
+    """The secrets that come back with the configuration; afterwards the scenario and its hosts have them again."""
+    files = {SECRETS / name: (SECRETS / name).read_text() for name in COME_BACK}
+    yield files
+    bring_back(files)
+    # Changes something only where the test did not come to its restore
+    agreed = scenario.playbook("rotate")
+    assert agreed.returncode == 0, agreed.stdout[-5000:]
+
+
+def bring_back(files: dict[Path, str]) -> None:
+    """Let the scenario's inventory have these secrets again."""
+    for path, text in files.items():
+        path.write_text(text)
+        path.chmod(0o600)
+    scenario.secrets.cache_clear()
+
+
+def digests(host: str) -> list[str]:
+    """What the files of a host with these secrets hold."""
+    return [line.split()[0] for line in scenario.host(host).check_output(f"sha256sum {PLACES[host]}").splitlines()]
+
+
 def accounting_records() -> set[str]:
     return set(scenario.host("controller").run("sacct -nXP -a -S 2020-01-01 -o JobID").stdout.split())
 
 
 @pytest.mark.long
-def test_alices_token_and_her_running_cluster_come_back_from_a_backup(computation, login_python, variables, tmp_path):
+def test_alices_token_and_her_running_cluster_come_back_from_a_backup(
+    computation, login_python, variables, earlier_secrets, tmp_path
+):
     assert login_python("alice", "").returncode == 0  # with the token that she goes on with
     jobs = scenario.host("controller").check_output("squeue -h -u alice -o %i").split()
     scenario.wait_until("her jobs are in the accounting", lambda: set(jobs) <= accounting_records())
@@ -65,6 +110,16 @@ def test_alices_token_and_her_running_cluster_come_back_from_a_backup(computatio
     key = json.loads(variables.read_text())["backup_identity"]
     for secret in (*scenario.secrets()["vault_dask_gateway_database_keys"], key):
         assert not [p for p in taken.iterdir() if secret.encode() in p.read_bytes()]
+
+    # New hosts have new secrets, where the inventory is lost too
+    then = {host: digests(host) for host in PLACES}
+    for name in (*COME_BACK, *STAY):
+        (SECRETS / name).unlink()
+    scenario.secrets.cache_clear()
+    rotated = scenario.playbook("rotate")
+    assert rotated.returncode == 0, rotated.stdout[-5000:]
+    new = {host: digests(host) for host in PLACES}
+    assert not [host for host in PLACES if set(then[host]) & set(new[host])]
 
     for host, command in WIPE.items():
         scenario.host(host).check_output(command)
@@ -90,6 +145,10 @@ def test_alices_token_and_her_running_cluster_come_back_from_a_backup(computatio
     assert gateway.check_output("sha256sum %s", setting) == before
     assert restore.returncode == 0, restore.stdout[-5000:]
     assert key.splitlines()[-1] not in restore.stdout
+    bring_back(earlier_secrets)
+    assert {host: digests(host) for host in PLACES} == then | {"controller": new["controller"]}
+    assert scenario.host("hub").check_output(HUBS_PROXY) == "200"
+    # Through the gateway's proxy: the empty gateway has taken its route to her cluster away
     found = login_python("alice", CONNECT.format(computation.cluster))
     assert found.stdout.splitlines()[-2:] == [f"['{computation.cluster}']", "42"], found.stderr
     assert set(jobs) <= accounting_records()

@@ -53,6 +53,12 @@ def test_a_busy_node_stays_and_an_idle_one_leaves_and_comes_back(computation):
     assert scenario.host(busy).service("slurmd").is_running
     assert state_of(busy) == "mixed"
 
+    limited = scenario.playbook("add-node", "-e", f"node={busy}", "--limit", f"{busy},localhost")
+    assert limited.returncode != 0
+    assert "leave out --limit" in " ".join(limited.stdout.split())
+    assert "changed=0" in limited.stdout
+    assert "TASK [slurm" not in limited.stdout
+
     refused = scenario.playbook("remove-node", "-e", f"node={busy}", "-e", "remove_node_minutes=0.1")
     assert refused.returncode != 0
     assert f"{busy} was not removed and takes jobs again" in refused.stdout

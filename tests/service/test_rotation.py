@@ -85,6 +85,12 @@ def test_keys_and_tokens_are_rotated_and_no_cluster_is_lost(computation):
     assert refused.returncode == 2
     assert "were encrypted with a key that is no longer among dask_gateway_database_keys" in refused.stdout
     assert gateway_secrets() == after
+    # The other side of what they share has then nothing new, either
+    held = digests()
+    more = another | {"vault_dask_gateway_jupyterhub_api_token": "0" * 64, "vault_slurm_munge_key": "MDAw" * 40}
+    refused = rotate(f"--extra-vars={json.dumps(more)}")
+    assert refused.returncode == 2
+    assert digests() == held
 
 
 COMPUTE = """
@@ -113,6 +119,7 @@ ROTATED_SECRETS = (
     "slurm_munge_key",
     "slurm_database_password",
 )
+HER_SERVERS_PAGE = "/user/alice/lab"
 
 
 def digests() -> dict[tuple[str, str], str]:
@@ -124,8 +131,9 @@ def digests() -> dict[tuple[str, str], str]:
     }
 
 
-def signed_in(user) -> bool:
-    page = user.browser.get(f"{user.url}/hub/home", timeout=30)
+def signed_in(user, path: str = "/hub/home") -> bool:
+    """Whether the browser's session opens this page, and is not led to the sign-in."""
+    page = user.browser.get(f"{user.url}{path}", timeout=30)
     page.raise_for_status()
     return "/hub/login" not in page.url
 
@@ -135,6 +143,7 @@ def test_secrets_of_all_hosts_are_rotated_and_jobs_servers_and_tokens_go_on(comp
     """The Hub's, munge's, of SLURM's database, and by site.yml's part of the gateway the one that the portal gives."""
     token = alices_server.new_token(note="from before the rotation")
     assert signed_in(alices_server)
+    assert signed_in(alices_server, HER_SERVERS_PAGE)
     before, jobs, server = digests(), set(scenario.jobs_of("alice")), alices_server.server_pid()
     for name in ROTATED_SECRETS:
         (SECRETS / name).unlink()
@@ -155,6 +164,9 @@ def test_secrets_of_all_hosts_are_rotated_and_jobs_servers_and_tokens_go_on(comp
     assert not signed_in(alices_server)
     assert alices_server.holds(token)
     scenario.wait_until("her server answers through the proxy", alices_server.server_answers)
+    # It takes the Hub's last answer about a session for 10 s
+    asks = "her server asks the browser who it is"
+    scenario.wait_until(asks, lambda: not signed_in(alices_server, HER_SERVERS_PAGE), 20)
     assert alices_server.server_pid() == server
     scenario.put_file("login", "alice", ROTATED, "")
     assert computation.line("scheduler") == "True", "it is another scheduler"

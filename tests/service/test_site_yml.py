@@ -31,3 +31,35 @@ def test_a_check_of_the_installed_service_works_and_would_change_nothing():
 @pytest.mark.parametrize("host", HOSTS)
 def test_one_host_by_itself_is_what_all_together_have_made_of_it(host):
     assert unchanged_by("--limit", f"{host},localhost") == {host, "localhost"}
+
+
+PAGES = "dask-gateway-pages.service"
+STARTED = f"systemctl show --value --property=ActiveEnterTimestampMonotonic {PAGES}"
+CONFIGURATION = "/etc/nginx/nginx.conf"
+# nginx goes on with another configuration than the one that is there
+NOT_READ = f"""
+cp --archive {CONFIGURATION} /root/kept && sed -i 's/return 200 [0-9a-f]*;/return 200 older;/' {CONFIGURATION} &&
+systemctl reload nginx && sleep 1 && cp --archive /root/kept {CONFIGURATION} && rm /root/kept
+"""
+
+
+def nginx_has_read() -> str:
+    return scenario.get("gateway", "/.well-known/tls-frontend").text
+
+
+@pytest.mark.long
+def test_restarts_that_a_run_which_stopped_half_way_has_left_out_are_made_up_for():
+    gateway = scenario.host("gateway")
+    before, read = gateway.check_output(STARTED), nginx_has_read()
+    gateway.check_output("touch /etc/dask-gateway/pages.json")
+    gateway.check_output(NOT_READ)
+    assert nginx_has_read() == "older"
+
+    done = scenario.playbook("gateway")
+
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert f"{PAGES} has started before what it reads has changed" in " ".join(done.stdout.split())
+    assert gateway.check_output(STARTED) != before
+    assert nginx_has_read() == read
+    again = scenario.playbook("gateway")
+    assert "changed=0" in again.stdout, again.stdout[-5000:]

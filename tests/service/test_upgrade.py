@@ -26,6 +26,11 @@ BROKEN = """
         return self.db.get_cluster(cluster_name).to_model()
 """
 STOPS = "- hosts: jupyterhub\n  tasks: [{ansible.builtin.fail: {msg: half of the release is installed}}]\n"
+BESIDE_OTHERS = """
+- hosts: dask_gateway:login
+  tasks: [{ansible.builtin.fail: {msg: one of several fails}, when: "'dask_gateway' in group_names"}]
+"""
+UNFINISHED = "test -e /var/lib/dask-service/releases/unfinished-{}"
 LINKS = "readlink /opt/dask-gateway /opt/dask-gateway-pages"
 
 
@@ -59,6 +64,15 @@ def test_nothing_is_begun_that_the_operators_own_maintenance_would_spoil(release
     """The canary would be refused, and a release that works would go back."""
     gateway = scenario.host("gateway")
     before = gateway.check_output(LINKS)
+    unfit = playbook(release, "upgrade", "-e", f"@{variables}", "-e", "directory_client_uri=ldaps://nowhere.lotus.test")
+    assert unfit.returncode != 0
+    assert "nowhere.lotus.test" in unfit.stdout
+    assert json.loads(gateway.check_output("gateway-admin maintenance --json"))["on"] is False
+    assert not gateway.run(UNFINISHED.format("gateway")).succeeded
+    looked = playbook(release, "upgrade", "--check", "-e", f"@{variables}")
+    assert looked.returncode == 0, looked.stdout[-6000:]
+    assert json.loads(gateway.check_output("gateway-admin maintenance --json"))["on"] is False
+    assert not gateway.run(UNFINISHED.format("gateway")).succeeded
     gateway.check_output("gateway-admin maintenance on --message 'New disks.' --until 2099-01-01T00:00")
     try:
         refused = playbook(release, "upgrade", "-e", f"@{variables}")
@@ -87,8 +101,19 @@ def test_a_release_whose_canary_fails_goes_back_and_one_that_works_comes(
     assert json.loads(gateway.check_output("gateway-admin maintenance --json"))["on"] is False
     assert computation.line("result") == str(sum(range(60)))
 
-    # Half of a release, and then all of it: the way back stays the one from before
+    # One host fails beside others, then half of a release comes, and then all: the way back stays the one from before
     source.write_text(good + "\n# the next release\n")
+    slurm = release / "playbooks/slurm.yml"
+    whole = slurm.read_text()
+    slurm.write_text(whole + BESIDE_OTHERS)
+    part = playbook(release, "upgrade", "-e", f"@{variables}")
+    assert part.returncode != 0
+    assert "gateway failed, as said above, and has not got this release" in " ".join(part.stdout.split())
+    assert gateway.check_output(LINKS) == before
+    assert json.loads(gateway.check_output("gateway-admin maintenance --json"))["on"] is True
+    for name in ("hub", "gateway"):
+        assert scenario.host(name).run(UNFINISHED.format(name)).succeeded
+    slurm.write_text(whole)
     hub = release / "playbooks/hub.yml"
     whole = hub.read_text()
     hub.write_text(STOPS)

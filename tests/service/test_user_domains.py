@@ -41,10 +41,10 @@ def own_names(users: bool) -> None:
 
 @pytest.fixture
 def settings(alice):
-    """``settings(True)``: each user's server has a name of its own; after the test none has. Servers start anew."""
+    """``settings(True)``: each user's server has a name of its own; after the test none has. Servers end with that."""
 
     def change(users: bool) -> None:
-        alice.stop_server()
+        scenario.host("hub").check_output("systemctl stop 'jupyter-*.service'")
         own_names(users)
 
     yield change
@@ -66,6 +66,16 @@ def notes_of(alice) -> list[str]:
     tokens = alice.api.get(f"{alice.url}/hub/api/users/alice/tokens", timeout=30)
     tokens.raise_for_status()
     return [token["note"] for token in tokens.json()["api_tokens"]]
+
+
+@pytest.mark.parametrize("change", [{"site_notebook_user_domains": True}, {"jupyterhub_spawner": "slurm"}])
+def test_no_server_is_forgotten_that_runs(alices_server, change):
+    before = scenario.host("hub").check_output("sha256sum /etc/jupyterhub/*.*")
+    refused = scenario.playbook("hub", "-e", json.dumps(change))
+    assert refused.returncode != 0
+    assert "These run: jupyter-alice-singleuser.service" in " ".join(refused.stdout.split()), refused.stdout[-3000:]
+    assert scenario.host("hub").check_output("sha256sum /etc/jupyterhub/*.*") == before
+    assert alices_server.server_answers()
 
 
 def test_a_page_of_anothers_server_reads_and_makes_no_token(no_clusters_left, settings, alice):

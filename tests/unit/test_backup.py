@@ -13,6 +13,7 @@ from types import ModuleType
 
 import ansible.module_utils
 import pytest
+import yaml
 
 ROLE = Path(__file__).parents[2] / "roles/backup"
 
@@ -181,6 +182,56 @@ def test_secrets_keep_their_values_on_the_way_back_and_the_rest_is_as_it_was(hos
     assert stat.S_IMODE((folder / "tls.key").stat().st_mode) == 0o640
     assert not (folder / "new.env").exists()
     assert (folder / "secret").read_bytes() == KEY
+
+
+def test_the_accounting_keeps_its_password_and_munges_key_in_a_restore_of_its_configuration(host):
+    """As others have them: MariaDB, and the other hosts of the batch cluster. A key of munge is any bytes."""
+    accounting = yaml.safe_load((ROLE / "vars/main.yml").read_text())["_backup_parts"]["accounting"]
+    password, key, other = (
+        host / f"etc/{name}" for name in ("slurm/slurmdbd.conf", "munge/munge.key", "slurm/slurm.conf")
+    )
+    for path, value in ((password, b"StoragePass=old\n"), (key, b"\xff\x00old\r\n"), (other, b"then")):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(value)
+    key.chmod(0o400)
+    path = taken(host, files=[f"{host}{name}" for name in accounting["files"]])
+    new = [b"StoragePass=new\nDebugLevel=info\n", b"\xfe\r\n\x00new"]
+    password.write_bytes(new[0])
+    key.unlink()
+    key.write_bytes(new[1])
+    other.write_bytes(b"now")
+    with archive.opened(path, "") as (work, manifest):
+        archive.put_back(work, manifest, ["files"], {}, [f"{host}{pattern}" for pattern in accounting["secrets"]])
+    assert [password.read_bytes(), key.read_bytes()] == new
+    assert stat.S_IMODE(key.stat().st_mode) == 0o400
+    assert other.read_bytes() == b"then"
+
+
+def test_a_folder_of_the_files_goes_back_with_the_databases_alone_where_it_is_another(host):
+    """As the authority does for the certificates of servers that go on as jobs."""
+    authority, key = host / "etc/servers", host / "etc/servers/authority.key"
+
+    def put_back():
+        with archive.opened(path, "") as (work, manifest):
+            done = archive.put_back(work, manifest, ["databases", str(authority), str(host / "etc/none")], {})
+        return done[1:]
+
+    authority.mkdir()
+    key.write_text("old")
+    key.chmod(0o600)
+    path = taken(host)
+    (host / "etc/secret").write_text("another")
+    assert put_back() == []
+    key.write_text("new")
+    (authority / "more.crt").touch()
+    assert put_back() == [str(authority)]
+    assert [(p.name, p.read_text(), stat.S_IMODE(p.stat().st_mode)) for p in authority.iterdir()] == [
+        ("authority.key", "old", 0o600)
+    ]
+    shutil.rmtree(authority)
+    assert put_back() == [str(authority)]
+    assert put_back() == []
+    assert (host / "etc/secret").read_text() == "another"
 
 
 def test_nothing_is_put_back_where_the_environments_are_gone(host):

@@ -44,11 +44,15 @@ def computation(token_file):
 
 
 def playbook(name: str, *arguments: str) -> None:
-    done = subprocess.run(
+    done = run(name, *arguments)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr
+
+
+def run(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
         ["ansible-playbook", "--inventory", scenario.INVENTORY, f"playbooks/{name}.yml", *arguments],
         cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=3000,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr
 
 
 def ask(host: str, database: str, question: str) -> str:
@@ -122,6 +126,11 @@ def test_what_users_had_lives_through_the_upgrade_and_its_migrations(computation
     playbook("upgrade", "-e", f"@{canary}")
 
     assert hubs_schema() == newest
+    # The release before can't read it by now
+    refused = run("rollback")
+    assert refused.returncode != 0
+    assert "rollback_databases=true" in refused.stdout
+    assert (hubs_schema(), alices_server.server_answers()) == (newest, True)
     assert gateway_has_facts()
     assert jobs <= set(controller.check_output("squeue -h -u alice -o %i").split())
     assert alices_server.server_pid() == server

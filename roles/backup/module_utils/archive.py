@@ -308,7 +308,8 @@ def put_back(
     """Put back `databases`, `mysql`, `files` or `links`; say what was. Databases that were there stay beside it.
 
     With `databases_of_another_schema` a database stays that the release before can go on with. `after` is a statement
-    for each database whose path it names. `secrets` are patterns of files that keep the values that they have.
+    for each database whose path it names. `secrets` are patterns of files that keep the values that they have. A path
+    among `what` is a folder of the files that is put back by itself, if it is another one.
     """
     done = []
     stamp = time.strftime("%Y%m%dT%H%M%S")
@@ -332,12 +333,20 @@ def put_back(
         put_mysql(work / "mysql.sql", manifest["mysql"]["name"], stamp)
         done.append(manifest["mysql"]["name"])
     if "files" in what:
-        present = {path: path.read_text() for path in secret_files(secrets)}
+        present = {path: (path.read_bytes(), path.stat().st_mtime) for path in secret_files(secrets)}
         for name in manifest["files"]:
             put_file(work / f"files{name}", Path(name))
             done.append(name)
-        for path, text in present.items():
-            keep_values(path, text)
+        for path, (value, changed) in present.items():
+            keep_values(path, value)
+            # What is as it was has not changed, for who compares that with the start of what reads it
+            if path.exists() and path.read_bytes() == value:
+                os.utime(path, (changed, changed))
+    for name in (name for name in what if name.startswith("/")):
+        source = work / f"files{name}"
+        if source.is_dir() and contents(source) != contents(Path(name)):
+            put_file(source, Path(name))
+            done.append(name)
     if "links" in what:
         for name, target in manifest["links"].items():
             draft = Path(f"{name}.{os.getpid()}")
@@ -395,20 +404,26 @@ def secret_files(patterns: Iterable[str]) -> list[Path]:
     return sorted(path for pattern in patterns for path in Path("/").glob(pattern.lstrip("/")) if path.is_file())
 
 
-def keep_values(path: Path, text: str) -> None:
+def keep_values(path: Path, value: bytes) -> None:
     """Give a secret that was put back the value that it had before: whole, or in each line NAME=… of an environment."""
     if not path.exists():
         return
     if path.suffix == ".env":
-        values = dict(line.split("=", 1) for line in text.splitlines() if ASSIGNED.match(line))
+        values = dict(line.split("=", 1) for line in value.decode().splitlines() if ASSIGNED.match(line))
         text = "".join(
             f"{line.split('=', 1)[0]}={values.get(line.split('=', 1)[0], line.partition('=')[2])}\n"
             if ASSIGNED.match(line)
             else f"{line}\n"
             for line in path.read_text().splitlines()
         )
+        value = text.encode()
     # In its place, with the owner and the mode that were put back
-    path.write_text(text)
+    path.write_bytes(value)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What each file in a folder holds, by its path there; nothing where there is no such folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def put_file(source: Path, path: Path) -> None:
