@@ -87,15 +87,15 @@ class Person:
         """The status that a request of an open page's own script gets."""
         return page.evaluate("path => fetch(path, {redirect: 'manual'}).then(answer => answer.status)", path)
 
-    def websocket(self, page: Page, path: str) -> str:
-        """Whether a page's script can open a websocket."""
+    def websocket(self, page: Page, address: str, protocols: tuple[str, ...] = ("bokeh", "none")) -> str:
+        """Whether a page's script can open a websocket, of its own host where the address is a path."""
         return page.evaluate(
-            """path => new Promise(done => {
-                const socket = new WebSocket(`wss://${location.host}${path}`, ["bokeh", "none"]);
+            """([address, protocols]) => new Promise(done => {
+                const socket = new WebSocket(new URL(address, `wss://${location.host}`), protocols);
                 socket.onopen = () => done("open");
                 socket.onerror = () => done("refused");
             })""",
-            path,
+            [address, list(protocols)],
         )
 
 

@@ -27,10 +27,6 @@ MAKES_A_TOKEN = """async ([hub, xsrf]) => {
 SETS_A_COOKIE = """domain => {
     document.cookie = `_xsrf=known; domain=${domain}; path=/hub/; secure`;
     document.cookie = `__Host-jupyterhub-hub-login=mine; domain=${domain}; path=/; secure`; }"""
-OPENS_A_WEBSOCKET = """address => new Promise(done => {
-    const socket = new WebSocket(address);
-    socket.onopen = () => done("open");
-    socket.onerror = () => done("refused"); })"""
 
 
 def own_names(users: bool) -> None:
@@ -117,8 +113,8 @@ def test_a_page_of_anothers_server_reads_and_makes_no_token(no_clusters_left, se
         evil.evaluate(MAKES_A_TOKEN, [hub, "known"])
         assert answers == [403]
         assert "of a page" not in notes_of(alice)
-        assert evil.evaluate(OPENS_A_WEBSOCKET, channels) == "refused"
-        assert page.evaluate(OPENS_A_WEBSOCKET, channels) == "open"
+        assert browser.websocket(evil, channels, protocols=()) == "refused"
+        assert browser.websocket(page, channels, protocols=()) == "open"
         # And alice is still who she was
         assert re.search(r'user: "alice"', browser.open(f"{hub}/hub/token").content())
         browser.context.close()

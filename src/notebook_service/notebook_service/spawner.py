@@ -59,8 +59,8 @@ class NotebookSpawner(NotebookServer, SystemdSpawner):
         except TimeoutError:
             words = await _last_words(self.unit_name)
             raise self.refusal(
-                f"Your notebook server was not there after {self.start_timeout} seconds, and was given up. "
-                + (f"Its last message: {words.rstrip('.')}." if words else "It left no message."),
+                f"Your notebook server was not there after {self.start_timeout} seconds, so it was given up. "
+                + _told(words),
                 "timeout",
             ) from None
         finally:
@@ -74,11 +74,7 @@ class NotebookSpawner(NotebookServer, SystemdSpawner):
             words = await _last_words(self.unit_name)
             if NO_SPACE.search(words):
                 raise self.no_space(words)
-            raise self.refusal(
-                "Your notebook server ended while it was starting. "
-                + (f"Its last message: {words.rstrip('.')}." if words else "It left no message."),
-                "ended",
-            )
+            raise self.refusal(f"Your notebook server ended while it was starting. {_told(words)}", "ended")
         return status
 
     async def _end_what_runs(self) -> None:
@@ -110,6 +106,10 @@ async def _listens(host: str, port: int) -> bool:
         return False
     writer.close()
     return True
+
+
+def _told(words: str) -> str:
+    return f"Its last message: {words.rstrip('.')}." if words else "It left no message."
 
 
 async def _last_words(unit_name: str) -> str:
