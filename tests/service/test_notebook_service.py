@@ -59,6 +59,48 @@ def test_passwords_cannot_be_guessed_by_the_thousand():
     assert all("Wait a minute, then try again." in answer for answer in refusals)
 
 
+def test_nor_by_the_dozen_for_one_account_from_the_hubs_own_host(hub_url):
+    """Beside nginx, as a program of a notebook server can."""
+    hub = scenario.host("hub")
+    wrong = (
+        "import concurrent.futures, http.cookiejar, sys, urllib.error, urllib.parse, urllib.request\n"
+        "page = 'http://127.0.0.1:8000/hub/login'\n"
+        "def attempt(number):\n"
+        "    jar = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(secure_protocols=('http', 'https')))\n"
+        "    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))\n"
+        "    opener.open(page)\n"
+        "    token = next(cookie.value for cookie in jar if cookie.name == '_xsrf')\n"
+        "    form = {'_xsrf': token, 'username': 'bob', 'password': f'wrong {number}'}\n"
+        "    try:\n"
+        "        opener.open(page, urllib.parse.urlencode(form).encode())\n"
+        "    except urllib.error.HTTPError as error:\n"
+        "        return error.code\n"
+        "with concurrent.futures.ThreadPoolExecutor(4) as attempts:\n"
+        "    print(*attempts.map(attempt, range(int(sys.argv[1]))))\n"
+    )
+    bob = HubUser(hub_url, scenario.ca(), "bob", scenario.passwords()["bob"])
+    said = "After 20 wrong passwords within 15 min an account cannot sign in for as long, even with the right one."
+    forget = "faillock --dir /run/jupyterhub-sign-in --user bob --reset"
+    try:
+        hub.check_output(forget)
+        assert hub.check_output("/usr/bin/python3 -c %s 19", wrong).split() == ["403"] * 19
+        bob.sign_in()  # which also forgets what was wrong
+        assert hub.check_output("/usr/bin/python3 -c %s 20", wrong).split() == ["403"] * 20
+        with pytest.raises(SignInRefusedError, match="Invalid username or password"):
+            bob.sign_in()
+        with chromium() as browser:
+            person = Person(browser, "bob")
+            page = person.open(f"{person.hub}/hub/login")
+            person.fill_in(page)
+            page.get_by_text(said).wait_for()
+            screenshot(page, "account-with-too-many-attempts")
+        # Others sign in as ever
+        HubUser(hub_url, scenario.ca(), "carol", scenario.passwords()["carol"]).sign_in()
+    finally:
+        hub.check_output(forget)
+    bob.sign_in()
+
+
 def test_an_account_of_the_system_cannot_sign_in(hub_url):
     hub = scenario.host("hub")
     hub.check_output("useradd --system --shell /bin/bash daemon-of-sorts && echo daemon-of-sorts:right | chpasswd")
