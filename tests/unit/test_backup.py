@@ -77,7 +77,9 @@ def test_what_was_archived_comes_back_with_its_modes_and_what_was_there_stays_be
     (host / "etc/new").touch()
     (host / "env").unlink()
     with archive.opened(path, "") as (work, manifest):
-        archive.put_back(work, manifest, ["databases", "files", "links"], {str(database): "DELETE FROM service_facts"})
+        archive.put_back(
+            work, manifest, ["databases", "files", "links"], {str(database): ["DELETE FROM service_facts"]}
+        )
     assert clusters(database) == 1000
     assert sqlite3.connect(database).execute("SELECT count(*) FROM service_facts").fetchone() == (0,)
     assert (host / "etc/secret").read_bytes() == KEY

@@ -132,3 +132,22 @@ def test_an_admin_of_the_configuration_whom_an_empty_hub_has_made_is_nothing_new
     session.commit()
     session.close()
     assert archive.newest(path, questions) > 0, "somebody else is"
+
+
+def test_a_session_that_was_ended_since_the_backup_does_not_come_back_and_a_token_does(database, tmp_path):
+    migrate(database)
+    session = orm.new_session_factory(url(database))()
+    alice = orm.User.find(session, "alice")
+    orm.APIToken.new(user=alice, note="a browser at the gateway", session_id="5e55", scopes=[])
+    cookie = alice.cookie_id
+    session.close()
+    kept = tmp_path / "backups/20260101T000000Z/hub.tar.gz"
+    archive.create(kept, part_of(database), [], {})
+
+    hub = yaml.safe_load((ROLE / "vars/main.yml").read_text())["_backup_parts"]["hub"]
+    [statements] = hub["after"].values()
+    with archive.opened(kept, "") as (work, manifest):
+        assert archive.put_back(work, manifest, ["databases"], {str(database): statements}) == [str(database)]
+    assert knows_alice(database)
+    assert ask(database, "SELECT count(*) FROM api_tokens") == 1
+    assert ask(database, "SELECT cookie_id FROM users") not in (cookie, "")

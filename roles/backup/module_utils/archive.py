@@ -303,11 +303,11 @@ def newest(database: Path, questions: list[str]) -> float:
 
 
 def put_back(
-    work: Path, manifest: dict[str, Any], what: list[str], after: dict[str, str], secrets: Iterable[str] = ()
+    work: Path, manifest: dict[str, Any], what: list[str], after: dict[str, list[str]], secrets: Iterable[str] = ()
 ) -> list[str]:
     """Put back `databases`, `mysql`, `files` or `links`; say what was. Databases that were there stay beside it.
 
-    With `databases_of_another_schema` a database stays that the release before can go on with. `after` is a statement
+    With `databases_of_another_schema` a database stays that the release before can go on with. `after` are statements
     for each database whose path it names. `secrets` are patterns of files that keep the values that they have. A path
     among `what` is a folder of the files that is put back by itself, if it is another one.
     """
@@ -323,9 +323,10 @@ def put_back(
                 continue
             if name in after:
                 connection = sqlite3.connect(member)
-                # A table that another release does not have needs nothing done
-                with contextlib.suppress(sqlite3.OperationalError), connection:
-                    connection.execute(after[name])
+                for statement in after[name]:
+                    # A table that another release does not have needs nothing done
+                    with contextlib.suppress(sqlite3.OperationalError), connection:
+                        connection.execute(statement)
                 connection.close()
             put_database(member, Path(name), copy, stamp)
             done.append(name)
