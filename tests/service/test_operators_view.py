@@ -34,6 +34,26 @@ def metrics() -> dict:
     }
 
 
+def test_members_of_the_operators_group_ask_as_root_does_and_others_do_not():
+    gateway = scenario.host("gateway")
+    nobody = "setpriv --reuid nobody --regid nogroup --no-new-privs"
+
+    def asked(groups: str):
+        return gateway.run(f"{nobody} {groups} gateway-admin stop --user bob --reason test")
+
+    def members_are_let_in_and_nobody_else() -> bool:
+        other = asked("--clear-groups")
+        assert other.rc == 2
+        assert "Only root and the operators may ask the gateway" in other.stderr
+        return "bob has no cluster that could be stopped" in asked("--groups adm").stderr
+
+    assert members_are_let_in_and_nobody_else()
+    # Nor does a restart hand it to others, or take it from the group
+    gateway.check_output("systemctl restart dask-gateway.service")
+    scenario.wait_until("the gateway answers", scenario.gateway_answers)
+    scenario.wait_until("members are let in", members_are_let_in_and_nobody_else, timeout=10)
+
+
 @pytest.fixture(scope="module")
 def lived(hub_user):
     """A cluster of alice's that computed and was stopped: its name, as it was shown, and the metrics around it."""
