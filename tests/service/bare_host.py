@@ -1,10 +1,15 @@
 """A host as a site gets it, before the service comes to it: a container of the scenario's base image."""
 
 import json
+import os
+import re
 import subprocess
 from contextlib import contextmanager
 
 import scenario
+
+# Its container, in the place of one of the service's hosts, which goes on beside it
+BARE = "bare"
 
 
 def docker(*arguments: str) -> str:
@@ -64,3 +69,19 @@ def booted(container: str):
     host, up = scenario.host(container), ("running", "degraded")
     scenario.wait_until("it has booted", lambda: host.run("systemctl is-system-running").stdout.strip() in up, 60)
     return host
+
+
+def play(book: str, name: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run a playbook on the bare host alone, as the inventory's host `name`."""
+    return subprocess.run(
+        ["ansible-playbook", "--inventory", scenario.INVENTORY, "--limit", name,
+         "-e", f"ansible_host={scenario.PREFIX}-{BARE}",
+         *arguments, book],
+        cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=1500,
+    )  # fmt: skip
+
+
+def changes(done: subprocess.CompletedProcess) -> int:
+    """How many tasks have changed something, in a run on one host that has succeeded."""
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    return int(re.search(r"changed=(\d+)", done.stdout)[1])

@@ -1,5 +1,6 @@
 """Fixtures of the tests across the hosts. What they stand on is in scenario.py and hub_client.py."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -136,6 +137,14 @@ def no_clusters_left(hub_user):
         for cluster in gateway.get(clusters, timeout=30).json():
             gateway.delete(clusters + cluster, timeout=30).raise_for_status()
         scenario.wait_until(f"no job of {name} is left", lambda user=name: not scenario.jobs_of(user))
+
+
+@pytest.fixture
+def key(tmp_path):
+    """A file of variables with the public key for backups."""
+    public = scenario.backup_keys(tmp_path)["backup_recipients"]
+    (tmp_path / "backup.json").write_text(json.dumps({"backup_recipients": public}))
+    return f"@{tmp_path / 'backup.json'}"
 
 
 @pytest.fixture

@@ -1,20 +1,15 @@
 """A host that had the service is what it was before, and can have the service again."""
 
 import json
-import os
 import re
-import subprocess
 from contextlib import ExitStack
 
 import pytest
 import scenario
-from bare_host import bare_host, restarted
+from bare_host import BARE, bare_host, changes, play, restarted
 from hub_client import HubUser, trusting
 
 pytestmark = pytest.mark.long
-
-# A bare host in the place of one of the service's, which goes on beside it
-BARE = "bare"
 
 # What may differ afterwards, and why
 ALLOWED = {
@@ -59,33 +54,10 @@ def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
 
 
 @pytest.fixture
-def key(tmp_path):
-    """A file of variables with the public key for backups."""
-    public = scenario.backup_keys(tmp_path)["backup_recipients"]
-    (tmp_path / "backup.json").write_text(json.dumps({"backup_recipients": public}))
-    return f"@{tmp_path / 'backup.json'}"
-
-
-@pytest.fixture
 def bare():
     """``bare("hub")``: a bare container of that name beside the service's own host, with the file systems of that."""
     with ExitStack() as started:
         yield lambda name: started.enter_context(bare_host(BARE, name, like=name))
-
-
-def play(book: str, name: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run a playbook on the bare host alone."""
-    return subprocess.run(
-        ["ansible-playbook", "--inventory", scenario.INVENTORY, "--limit", name,
-         "-e", f"ansible_host={scenario.PREFIX}-{BARE}",
-         *arguments, book],
-        cwd=scenario.REPOSITORY, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=1500,
-    )  # fmt: skip
-
-
-def changes(done: subprocess.CompletedProcess) -> int:
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
-    return int(re.search(r"changed=(\d+)", done.stdout)[1])
 
 
 # A container of its own may have rules of its own; one host with them is enough
