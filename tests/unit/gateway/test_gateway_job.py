@@ -118,13 +118,14 @@ def worker_arguments(nanny, death_timeout):
 @pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
 def test_a_worker_whose_scheduler_dies_ends_by_itself_with_all_its_processes(start, scheduler_process, nanny):
     """As after the scheduler's job ran out of memory, where nobody cancels the worker's."""
-    worker = start("worker", scheduler_process.address, "0", *worker_arguments(nanny, "2"))
+    # In which a nanny's worker must also have started
+    worker = start("worker", scheduler_process.address, "0", *worker_arguments(nanny, "10"))
     appears(worker, "Registered to")
     processes = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
     assert len(processes) > 1 or nanny == "--no-nanny"
     scheduler_process.kill()
     try:
-        worker.wait(timeout=20)
+        worker.wait(timeout=40)
         psutil.wait_procs(processes, timeout=5)
         assert [process for process in processes if process.is_running()] == []
     finally:
