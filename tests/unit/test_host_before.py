@@ -232,3 +232,16 @@ def test_every_role_that_site_yml_gives_to_hosts_is_taken_away_by_uninstall_yml(
 
 def test_a_record_is_json_that_people_can_read(record):
     assert json.loads((record / host_before.RECORD).read_text())["packages"] == ["nginx"]
+
+
+def test_what_a_package_leaves_goes_and_a_folder_of_it_only_where_nothing_is_left_in_it(tmp_path):
+    page, site = tmp_path / "www/html/index.html", tmp_path / "www/site.html"
+    page.parent.mkdir(parents=True)
+    page.touch()
+    site.touch()
+    host_before.remove_remains(f"{page.parent}/")
+    assert page.exists()
+    for remains in (str(page), f"{page.parent}/", f"{site.parent}/", f"{tmp_path}/none/"):
+        host_before.remove_remains(remains)
+    assert not page.parent.exists()
+    assert site.exists()

@@ -6,7 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.host_before import Before, HostBeforeError, installed_packages, purge, removable, remove, safe
+from ansible.module_utils.host_before import (
+    Before,
+    HostBeforeError,
+    installed_packages,
+    purge,
+    removable,
+    remove_remains,
+)
 
 DOCUMENTATION = """
 module: packages_given_back
@@ -48,7 +55,7 @@ def main() -> None:
         for one in given["remains"]:
             if one["package"] in gone:
                 for path in one["paths"]:
-                    remove(safe(path))
+                    remove_remains(path)
     except (HostBeforeError, OSError) as error:
         module.fail_json(msg=str(error))
     said = f"These stay, as other packages need them: {', '.join(needed)}." if needed else ""

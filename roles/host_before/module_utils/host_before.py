@@ -260,6 +260,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_remains(path: str) -> None:
+    """Remove what a package has left; of a path that ends with / a folder, if nothing is left in it."""
+    found = safe(path)
+    if not path.endswith("/"):
+        remove(found)
+    elif found.is_dir() and not any(found.iterdir()):
+        found.rmdir()
+
+
 def on_disk(path: Path) -> dict[str, tuple]:
     """What is at a path and below it: kind and mode, owner, content."""
     found = {}
