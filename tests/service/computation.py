@@ -15,6 +15,11 @@ client = cluster.get_client()
 client.wait_for_workers(1)
 print("computing", cluster.name, flush=True)
 """
+# One result a second, until it is ended
+ENDLESS = """
+while True:
+    print("result", client.submit(lambda: time.sleep(1) or 6 * 7, pure=False).result(), flush=True)
+"""
 
 
 class Computation:

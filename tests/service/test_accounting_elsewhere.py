@@ -1,4 +1,4 @@
-"""SLURM's accounting is in a database of the site's, on a host that is never written to."""
+"""SLURM's accounting is in a database of the site's, on a host that no role touches."""
 
 import json
 

@@ -9,18 +9,14 @@ from pathlib import Path
 
 import pytest
 import scenario
-from bare_host import bare_host
+from bare_host import BARE, bare_host
 from browser import Person, chromium
-from computation import Computation
+from computation import ENDLESS, Computation
 
 pytestmark = pytest.mark.long
 
 HOSTS = [host for host in scenario.HOSTS if host != "site"]
 RULES = "nft list ruleset"
-COMPUTATION = """
-while True:
-    print("result", client.submit(lambda: time.sleep(1) or 6 * 7, pure=False).result(), flush=True)
-"""
 # Adaptive, as in the user's guide, on both nodes
 ANOTHER_CLUSTER = """
 import dask_gateway
@@ -99,7 +95,7 @@ def hosts_with_names_of_their_own() -> Iterator[None]:
 @pytest.fixture
 def computation(token_file, no_clusters_left) -> Iterator[Computation]:
     token_file("alice")
-    running = Computation("alice", COMPUTATION, timeout=1200)
+    running = Computation("alice", ENDLESS, timeout=1200)
     yield running
     running.end()
 
@@ -174,7 +170,7 @@ def by_ssh(tmp_path: Path):
     """A bare host that is reached by ssh, as a site's hosts are, and ``play(*arguments)``: firewall.yml on it."""
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    with bare_host("bare", "login", like="login") as host:
+    with bare_host(BARE, "login", like="login") as host:
         host.check_output(
             "apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server nftables >/dev/null"
             " && mkdir -p -m 700 /root/.ssh && echo %s > /root/.ssh/authorized_keys && systemctl start ssh",
@@ -182,7 +178,7 @@ def by_ssh(tmp_path: Path):
         )
         reach = {
             "ansible_connection": "ssh",
-            "ansible_host": scenario.address("bare"),
+            "ansible_host": scenario.address(BARE),
             "ansible_user": "root",
             "ansible_ssh_private_key_file": str(key),
             "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",

@@ -9,19 +9,15 @@ import pytest
 import scenario
 import yaml
 from bare_host import bare_host
-from computation import Computation
+from computation import ENDLESS, Computation
 
 GROWN = [{"NodeName": "node[1-3]", "CPUs": 8, "RealMemory": 4000}]
-COMPUTATION = """
-while True:
-    print("result", client.submit(lambda: time.sleep(1) or 6 * 7, pure=False).result(), flush=True)
-"""
 
 
 @pytest.fixture
 def computation(token_file, no_clusters_left):
     token_file("alice")
-    running = Computation("alice", COMPUTATION, timeout=900)
+    running = Computation("alice", ENDLESS, timeout=900)
     yield running
     running.end()
 
