@@ -1,6 +1,7 @@
 """What users of the notebook service read when something is wrong, and what others on its host can't do to them."""
 
 import json
+import re
 import shlex
 import ssl
 import time
@@ -57,6 +58,54 @@ def test_passwords_cannot_be_guessed_by_the_thousand():
     refusals = [answer for answer in answers if answer.startswith("429")]
     assert all("Too many attempts from your address" in answer for answer in refusals)
     assert all("Wait a minute, then try again." in answer for answer in refusals)
+
+
+def test_the_addresses_of_an_ipv6_network_are_one_client():
+    """Containers may lack IPv6: a second nginx with the lines of the first is told addresses by the PROXY protocol."""
+    hub = scenario.host("hub")
+    configuration = hub.file("/etc/nginx/nginx.conf").content_string
+    (lines,) = re.findall(r"map \$binary_remote_addr .*?limit_req_zone [^;]*;", configuration, re.DOTALL)
+    zone = re.search(r"zone=(\w+):", lines)[1]
+    program = (
+        "import pathlib, socket, subprocess, sys, tempfile\n"
+        "folder = pathlib.Path(tempfile.mkdtemp())\n"
+        "configuration, end = folder / 'nginx.conf', folder / 'socket'\n"
+        "configuration.write_text(sys.stdin.read().replace('FOLDER', str(folder)))\n"
+        "nginx = ['/usr/sbin/nginx', '-e', 'stderr', '-p', str(folder), '-c', str(configuration)]\n"
+        "subprocess.run(nginx, check=True)\n"
+        "try:\n"
+        "    for asked in sys.argv[1:]:\n"
+        "        method, family, address = asked.split(',')\n"
+        "        with socket.socket(socket.AF_UNIX) as client:\n"
+        "            client.connect(str(end))\n"
+        "            said = f'PROXY {family} {address} {address} 1 1\\r\\n{method} / HTTP/1.0\\r\\n\\r\\n'\n"
+        "            client.sendall(said.encode())\n"
+        "            print(client.makefile().readline().split()[1])\n"
+        "finally:\n"
+        "    subprocess.run([*nginx, '-s', 'stop'], check=True)\n"
+        "    subprocess.run(['rm', '-r', folder], check=True)\n"
+    )
+    configuration = (
+        "pid FOLDER/pid; error_log stderr; events {}\n"
+        f"http {{ access_log off; {lines}\n"
+        "set_real_ip_from unix:; real_ip_header proxy_protocol;\n"
+        "server { listen unix:FOLDER/socket proxy_protocol;\n"
+        f"location / {{ limit_req zone={zone}; limit_req_status 429; try_files /none =404; }} }} }}\n"
+    )
+    asked = [
+        ("POST,TCP6,2001:db8:a:1::1", "404"),
+        ("POST,TCP6,2001:db8:a:1:ffff::2", "429"),  # another address of that network
+        ("GET,TCP6,2001:db8:a:1::1", "404"),
+        ("POST,TCP6,2001:db8:a:2::1", "404"),
+        ("POST,TCP4,192.0.2.1", "404"),
+        ("POST,TCP4,192.0.2.2", "404"),
+        ("POST,TCP4,192.0.2.1", "429"),
+    ]
+    answers = hub.check_output(
+        f"printf %s {shlex.quote(configuration)} | /usr/bin/python3 -c {shlex.quote(program)} "
+        + " ".join(question for question, _ in asked)
+    )
+    assert list(zip([question for question, _ in asked], answers.split(), strict=True)) == asked
 
 
 def test_nor_by_the_dozen_for_one_account_from_the_hubs_own_host(hub_url):
