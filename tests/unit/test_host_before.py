@@ -168,22 +168,36 @@ def test_a_command_undoes_what_is_there_unless_the_host_had_its_package(giving, 
 
 @pytest.fixture
 def apt(monkeypatch):
-    """A host with munge and its library, logrotate, which something needs, and an operator's tool with a library."""
+    """A host with munge and its library, logrotate, which something needs, and an operator's tool with a library.
+
+    With munge came an awk, which base-files could do without, and a shell, which an operator's script package needs.
+    """
     marks: list[list[str]] = []
     plan = {"munge": "libmunge2", "htop": "libnl"}
+    goes_with = {
+        "gawk": ["munge", "gawk"],
+        "libmpfr6": ["munge", "gawk", "libmpfr6"],
+        "ksh": ["munge", "script", "ksh"],
+        "libksh": ["munge", "ksh", "libksh"],
+        "logrotate": ["logrotate", "something"],
+    }
 
     def run(*command: str, **_) -> str:
         if command[0] == "dpkg-query":
             return "".join(f"ii  {name}\n" for name in ("nginx", "logrotate", *plan, *plan.values()))
         if command[:2] == ("apt-mark", "showmanual"):
             return "munge\nlogrotate\n"
+        if command[:2] == ("apt-mark", "showauto"):
+            return "".join(f"{name}\n" for name in command[2:] if name != "less")
         if command[0] == "apt-mark":
             marks.append(list(command[1:]))
             return ""
         if command[:2] == ("apt-cache", "depends"):
-            return "munge\n  Depends: libmunge2\nlibmunge2\nlogrotate\n"
+            return "munge\n  Depends: libmunge2\nlibmunge2\nlogrotate\ngawk\nlibmpfr6\nksh\nlibksh\nless\nnginx\n"
         if "autoremove" in command:
             return "Purg munge [1]\nPurg libmunge2 [1]\nPurg libnl [1]\n"
+        if command[:4] == ("apt-get", "--simulate", "--purge", "remove") and command[4] in goes_with:
+            return "".join(f"Purg {name} [1]\n" for name in goes_with[command[4]])
         if "remove" in command:
             return "Purg munge [1]\nPurg libmunge2:amd64 [1]\nPurg htop [1]\n"
         raise AssertionError(command)
@@ -195,7 +209,7 @@ def apt(monkeypatch):
 def test_packages_go_with_what_came_with_them_and_what_others_need_stays(apt):
     before = host_before.Before(known=True, packages={"nginx"})
     gone, needed = host_before.removable(before, ["munge", "logrotate", "nginx"])
-    assert gone == ["libmunge2", "munge"]
+    assert gone == ["gawk", "libmpfr6", "libmunge2", "munge"]
     assert needed == ["logrotate"]
     assert apt == [["auto", "logrotate", "munge"], ["manual", "logrotate"]]
 

@@ -325,11 +325,27 @@ def removable(before: Before, wanted: list[str]) -> tuple[list[str], list[str]]:
         ).splitlines()
         if line[:1] not in (" ", "<", "|", "")
     }  # fmt: skip
-    gone = sorted(((plan & came) | (plan & set(ours))) - before.packages)
+    gone = (plan & (came | set(ours))) - before.packages
+    gone |= spared(gone, came - before.packages - gone)
+    gone = sorted(gone)
     needed = sorted(set(ours) - set(gone))
     if set(needed) & set(manual):
         run("apt-mark", "manual", *sorted(set(needed) & set(manual)))
     return gone, needed
+
+
+def spared(gone: set[str], came: set[str]) -> set[str]:
+    """Those that came too, which autoremove spares for what they provide, though another package provides it as well.
+
+    As gawk beside mawk, each of them the awk of base-files. None is among them with which one that stays would go.
+    """
+    if not came:
+        return set()
+    can_go = set(run("apt-mark", "showauto", *sorted(came)).split())
+    with_it = {package: planned("remove", package) for package in can_go}
+    while kept := {package for package in can_go if with_it[package] - can_go - gone}:
+        can_go -= kept
+    return can_go
 
 
 def planned(*arguments: str) -> set[str]:
