@@ -29,6 +29,8 @@ HOSTS = ("site", "controller", "node1", "node2", "gateway", "hub", "login")
 
 # Molecule's verifier asks Ansible for colours, which nothing here could read.
 PLAIN_OUTPUT = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+# For playbooks of another copy of the repository: molecule's configuration would lead to the roles of this one
+OF_A_COPY = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")} | PLAIN_OUTPUT
 
 NAMES = (
     "site_name",

@@ -1,7 +1,6 @@
 """Nodes leave the batch cluster and come to it, while alice computes."""
 
 import json
-import os
 import re
 import subprocess
 
@@ -99,7 +98,7 @@ def grown(release):
     def play(book: str, *arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             ["ansible-playbook", "--inventory", inventory, f"playbooks/{book}.yml", *arguments],
-            cwd=release, env=os.environ | scenario.PLAIN_OUTPUT,
+            cwd=release, env=scenario.OF_A_COPY,
             capture_output=True, text=True, timeout=1500,
         )  # fmt: skip
 

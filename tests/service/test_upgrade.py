@@ -55,7 +55,7 @@ def playbook(folder, name: str, *arguments: str) -> subprocess.CompletedProcess:
     """Run a playbook of a release."""
     return subprocess.run(
         ["ansible-playbook", "--inventory", folder / "molecule/shared/inventory", f"playbooks/{name}.yml", *arguments],
-        cwd=folder, env=os.environ | scenario.PLAIN_OUTPUT, capture_output=True, text=True, timeout=1200,
+        cwd=folder, env=scenario.OF_A_COPY, capture_output=True, text=True, timeout=1200,
     )  # fmt: skip
 
 
