@@ -86,7 +86,8 @@ class HubUser:
         )
         if answer.status_code != 302:
             raise SignInRefusedError(f"{answer.status_code}: {_visible_error(answer.text)}")
-        self.api.headers["Authorization"] = f"token {self.new_token(note='tests')}"
+        # Good for as long as all tests take
+        self.api.headers["Authorization"] = f"token {self.new_token(note='tests', expires_in=6 * 3600)}"
 
     def _xsrf(self) -> str:
         return next(c.value for c in self.browser.cookies if c.name == "_xsrf" and c.path == "/hub/")
