@@ -170,7 +170,8 @@ def test_a_command_undoes_what_is_there_unless_the_host_had_its_package(giving, 
 def apt(monkeypatch):
     """A host with munge and its library, logrotate, which something needs, and an operator's tool with a library.
 
-    With munge came an awk, which base-files could do without, and a shell, which an operator's script package needs.
+    With munge came an awk, which base-files could do without, a shell, which an operator's package
+    needs, and a pager, which an operator has asked for since.
     """
     marks: list[list[str]] = []
     plan = {"munge": "libmunge2", "htop": "libnl"}
@@ -180,6 +181,7 @@ def apt(monkeypatch):
         "ksh": ["munge", "script", "ksh"],
         "libksh": ["munge", "ksh", "libksh"],
         "logrotate": ["logrotate", "something"],
+        "less": ["less"],
     }
 
     def run(*command: str, **_) -> str:

@@ -326,8 +326,7 @@ def removable(before: Before, wanted: list[str]) -> tuple[list[str], list[str]]:
         if line[:1] not in (" ", "<", "|", "")
     }  # fmt: skip
     gone = (plan & (came | set(ours))) - before.packages
-    gone |= spared(gone, came - before.packages - gone)
-    gone = sorted(gone)
+    gone = sorted(gone | spared(gone, came - before.packages - gone))
     needed = sorted(set(ours) - set(gone))
     if set(needed) & set(manual):
         run("apt-mark", "manual", *sorted(set(needed) & set(manual)))
