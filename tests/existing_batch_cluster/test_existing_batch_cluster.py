@@ -25,16 +25,22 @@ def rights() -> tuple[int, dict]:
     return done.rc, finding
 
 
-def preflight() -> subprocess.CompletedProcess:
-    """What operators run to see whether inventory and hosts are as they must be."""
+def play(*playbooks: str, extra: str = "") -> subprocess.CompletedProcess:
+    """What operators run."""
     return subprocess.run(
-        ["ansible-playbook", "-i", INVENTORY, "playbooks/preflight.yml", "playbooks/probes.yml"],
+        ["ansible-playbook", "-i", INVENTORY, *(f"playbooks/{name}.yml" for name in playbooks),
+         *(["-e", extra] if extra else [])],
         cwd=scenario.REPOSITORY,
         env=os.environ | scenario.PLAIN_OUTPUT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )  # fmt: skip
+
+
+def preflight() -> subprocess.CompletedProcess:
+    """What operators run to see whether inventory and hosts are as they must be."""
+    return play("preflight", "probes")
 
 
 @contextmanager
@@ -101,6 +107,34 @@ def test_without_an_operators_rights_preflight_and_the_gateway_say_what_to_do_an
         assert [(c["cluster"], c["state"]) for c in shown["clusters"]] == [(name, "running")]
 
     assert rights()[1]["code"] == 0
+
+
+@pytest.mark.parametrize("name", ["add-node", "remove-node"])
+def test_its_nodes_come_and_go_by_its_own_operators(name):
+    refused = play(name, extra="node=node1")
+    assert refused.returncode != 0
+    assert "Nothing was changed: the batch cluster is not this bundle's" in " ".join(refused.stdout.split())
+
+
+def test_the_life_of_the_service_goes_on_beside_it_with_a_cluster_of_alices(new_cluster, hub_user, tmp_path):
+    """What each playbook does is tested where the batch cluster is the service's own."""
+    name = new_cluster("alice")
+    jobs = set(scenario.jobs_of("alice"))
+    canary = {
+        "dask_gateway_canary_user": "carol",
+        "dask_gateway_canary_token": hub_user("carol").new_token(note="canary"),
+    }
+    variables = tmp_path / "operators.json"
+    variables.write_text(json.dumps(canary | scenario.backup_keys(tmp_path)))
+    variables.chmod(0o600)
+    for playbook in ("rotate", "backup", "upgrade", "health", "rollback"):
+        done = play(playbook, extra=f"@{variables}")
+        assert done.returncode == 0, f"{playbook}: {done.stdout[-6000:]}"
+    assert jobs <= set(scenario.jobs_of("alice"))
+    shown = json.loads(scenario.host("gateway").check_output("gateway-admin clusters --user alice --json"))
+    assert [(c["cluster"], c["state"]) for c in shown["clusters"]] == [(name, "running")]
+    backups = scenario.host("gateway").check_output("ls /var/backups/dask-service/*/")
+    assert backups == "gateway.tar.gz.age"
 
 
 @pytest.mark.parametrize("name", BATCH_CLUSTER)
