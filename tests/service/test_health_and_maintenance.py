@@ -1,6 +1,7 @@
 """Operators look whether the service works, from end to end, and announce a maintenance, while alice computes."""
 
 import json
+import re
 import subprocess
 from datetime import datetime, timedelta
 
@@ -82,6 +83,53 @@ def test_the_playbook_says_what_is_critical_and_shows_no_token(hub_user, tmp_pat
         assert (done.returncode != 0) is wrong, done.stdout
         assert said in " ".join(done.stdout.split())
         assert token not in done.stdout + done.stderr
+
+
+HEALTH = "/var/lib/dask-gateway-health/health.prom"
+CANARYS_TOKEN = "/etc/dask-gateway/canary-token"
+
+
+@pytest.mark.long
+def test_the_timer_sends_the_canary_of_a_site_that_has_one(hub_user, tmp_path, no_clusters_left):
+    """In the unit's own sandbox, which has then more rights than where no canary goes."""
+    gateway, token = scenario.host("gateway"), hub_user("carol").new_token(note="canary")
+    variables = tmp_path / "canary.json"
+    variables.write_text(json.dumps({"dask_gateway_canary_token": token, "dask_gateway_canary_user": "carol"}))
+    variables.chmod(0o600)
+
+    def told(part: str, code: int) -> bool:
+        return f'dask_gateway_health_part{{part="canary: {part}"}} {code}.0' in gateway.check_output("cat %s", HEALTH)
+
+    def kept_token() -> tuple[str, int, str]:
+        file = gateway.file(CANARYS_TOKEN)
+        return file.user, file.mode, file.content_string
+
+    began = gateway.check_output("date +%s")
+    try:
+        done = scenario.playbook("gateway", "-e", f"@{variables}")
+        assert done.returncode == 0, done.stdout[-6000:]
+        assert kept_token() == ("root", 0o600, token)
+        assert security("dask-gateway-health.service") <= 4.0
+        for part in ("hub", "sign-in", "cluster", "connection", "task", "shutdown"):
+            scenario.wait_until(f"the canary's {part} is well", lambda part=part: told(part, 0), timeout=150)
+        gateway.check_output("systemctl stop dask-gateway-proxy.service")
+        scenario.wait_until("its connection fails", lambda: told("connection", 2), timeout=200)
+        gateway.check_output("systemctl start dask-gateway-proxy.service")
+        scenario.wait_until("its connection is well again", lambda: told("connection", 0), timeout=150)
+        assert token not in gateway.check_output("journalctl --since @%s", began.strip())
+    finally:
+        gateway.check_output("systemctl start dask-gateway-proxy.service")
+        without = scenario.playbook("gateway")
+    assert without.returncode == 0, without.stdout[-6000:]
+    assert not gateway.file(CANARYS_TOKEN).exists
+    scenario.wait_until("no canary goes", lambda: "canary" not in gateway.check_output("cat %s", HEALTH))
+    scenario.wait_until("none of its jobs is left", lambda: not scenario.jobs_of("carol"))
+
+
+def security(unit: str) -> float:
+    """What `systemd-analyze security` thinks of a unit of the gateway's host."""
+    told = scenario.host("gateway").check_output("systemd-analyze security --no-pager %s | tail -1", unit)
+    return float(re.search(r"exposure level for \S+: ([0-9.]+)", told)[1])
 
 
 def test_in_a_maintenance_nobody_gets_a_new_cluster_and_running_ones_go_on(computation, login_python):

@@ -186,6 +186,18 @@ def test_secrets_keep_their_values_on_the_way_back_and_the_rest_is_as_it_was(hos
     assert (folder / "secret").read_bytes() == KEY
 
 
+def test_the_canarys_token_stays_the_one_that_works(host):
+    secrets = yaml.safe_load((ROLE / "vars/main.yml").read_text())["_backup_parts"]["gateway"]["secrets"]
+    token = host / "etc/dask-gateway/canary-token"
+    token.parent.mkdir()
+    token.write_text("expired since")
+    path = taken(host)
+    token.write_text("renewed")
+    with archive.opened(path, "") as (work, manifest):
+        archive.put_back(work, manifest, ["files"], {}, [f"{host}{pattern}" for pattern in secrets])
+    assert token.read_text() == "renewed"
+
+
 def test_the_accounting_keeps_its_password_and_munges_key_in_a_restore_of_its_configuration(host):
     """As others have them: MariaDB, and the other hosts of the batch cluster. A key of munge is any bytes."""
     accounting = yaml.safe_load((ROLE / "vars/main.yml").read_text())["_backup_parts"]["accounting"]
