@@ -43,6 +43,20 @@ systemctl reload nginx && sleep 1 && cp --archive /root/kept {CONFIGURATION} && 
 """
 
 
+def test_the_users_guide_is_written_for_a_site_of_documentation(tmp_path):
+    path = tmp_path / "guide/users.md"
+    for changed in (True, False):
+        done = scenario.playbook("users_guide", "-e", f"users_guide_path={path}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ("changed=0" in done.stdout.partition("PLAY RECAP")[2]) is not changed
+    text = path.read_text()
+    assert f"https://{scenario.site()['site_gateway_host']}" in text
+    assert "{{" not in text
+    assert "{%" not in text
+    for picture in re.findall(r"\]\((images/[^)]+)\)", text):
+        assert (path.parent / picture).exists(), picture
+
+
 def nginx_has_read() -> str:
     return scenario.get("gateway", "/.well-known/tls-frontend").text
 

@@ -70,10 +70,10 @@ def test_html_in_the_text_stays_text(page):
     assert "&lt;script&gt;" in page["html"]
 
 
-def guide(**gateway_host) -> str:
-    """The guide's text for a site that has set this for its gateway."""
-    values = {"hostvars": {"gw": gateway_host}, "groups": {"dask_gateway": ["gw"]}}
-    environment = jinja2.Environment(undefined=jinja2.ChainableUndefined)  # noqa: S701
+def guide(**host) -> str:
+    """The guide's text for a site that has set this for its host."""
+    values = {"hostvars": {"all": host}, "groups": {"dask_gateway": ["all"], "jupyterhub": ["all"], "login": ["all"]}}
+    environment = jinja2.Environment(undefined=jinja2.ChainableUndefined, trim_blocks=True)  # noqa: S701
     environment.filters["jaspy_catalogue"] = JASPY.catalogue
     template = environment.from_string((REPOSITORY / "docs/users.md.j2").read_text())
     return template.render(values, site_support_address="help@example.org", site_jaspy_releases=RELEASES)
@@ -99,6 +99,23 @@ def test_the_guide_says_where_a_dashboard_opens(inside, sentence):
     told = re.findall("^.*inside this site's network.*$", text, re.MULTILINE)
     assert told == ([sentence] if sentence else [])
     assert ("desktop.example.org" in text) == bool(sentence and "desktop" in sentence)
+
+
+def test_the_guide_promises_no_dashboard_where_there_is_none():
+    assert "This site runs clusters without Dask's dashboard." not in guide()
+    text = guide(dask_gateway_dashboards=False)
+    assert "This site runs clusters without Dask's dashboard." in text
+    for promised in ("client.dashboard_link", "images/dashboard.png", "page *hardware*"):
+        assert promised in guide()
+        assert promised not in text
+    assert "images/clusters.png" in text
+
+
+def test_the_guide_names_the_examples_where_they_are():
+    assert "The folder `dask-examples` in JupyterLab" in guide()
+    text = guide(jupyterhub_examples_folder="", dask_client_examples_folder="/opt/examples")
+    assert "The folder `dask-examples`" not in text
+    assert "On login hosts, `/opt/examples` has notebooks" in text
 
 
 def test_the_guide_names_the_release_that_the_site_has():
