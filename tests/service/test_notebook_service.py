@@ -180,6 +180,14 @@ def test_a_server_that_cannot_start_is_reported_at_once_with_its_last_message(ca
         carol_without_a_server.start_server()
 
 
+def test_systemd_holds_a_server_to_the_sites_limits(alices_server):
+    """As the scenario's inventory has it for memory, and by the role's default for processors."""
+    assert alices_server.server_answers()
+    shown = ("systemctl show --property=%s --value jupyter-alice-singleuser", "MemoryMax")
+    assert scenario.host("hub").check_output(*shown) == str(2 * 2**30)
+    assert scenario.host("hub").check_output(shown[0], "CPUQuotaPerSecUSec") == "2s"
+
+
 def test_a_reload_of_the_front_end_keeps_running_websockets(alices_server):
     with alices_server.kernel() as kernel:
         kernel.run("kept = 42")

@@ -69,13 +69,23 @@ FIREWALL = {
 RULES = "nft list ruleset"
 
 
+@pytest.fixture
+def homes():
+    """What there is in the homes, whose it is, and what is in a file that nobody writes to meanwhile."""
+    results = f"{scenario.site()['site_home_directory']}/alice/results"
+    look = "find /home -printf '%%p %%y %%m %%U:%%G\\n' | sort; cat %s"
+    with scenario.removed_after("login", results):
+        scenario.put_file("login", "alice", results, "42")
+        yield lambda: scenario.host("site").check_output(look, results)
+
+
 @pytest.mark.parametrize("name", ["login", "gateway", "hub", "controller", "node1"])
-def test_a_host_is_what_it_was_before_the_service_came(name, bare, key, request):
+def test_a_host_is_what_it_was_before_the_service_came(name, bare, key, homes, request):
     if name == "gateway":
         # A second gateway of the same name would not know them
         request.getfixturevalue("no_clusters_left")
     host = bare(name)
-    homes = scenario.host("site").check_output("find /home | sort | sha256sum")
+    homes_before = homes()
     before = snapshot(host)
     also = ("-e", json.dumps(FIREWALL if name == "login" else {}))
     changed = changes(play("site.yml", name, *also))
@@ -95,7 +105,7 @@ def test_a_host_is_what_it_was_before_the_service_came(name, bare, key, request)
     assert differences(before, snapshot(host)) == []
     users = set(host.check_output("cut -d: -f1 /etc/passwd").split())
     assert users - set(scenario.host("site").check_output("cut -d: -f1 /etc/passwd").split()) - LEFT_USERS == set()
-    assert scenario.host("site").check_output("find /home | sort | sha256sum") == homes
+    assert homes() == homes_before
     kept = {"gateway": "gateway", "hub": "hub", "controller": "accounting"}.get(name)
     if kept:
         assert host.check_output("ls /var/backups/dask-service/*/") == f"{kept}.tar.gz.age"

@@ -30,8 +30,11 @@ BESIDE_OTHERS = """
 - hosts: dask_gateway:login
   tasks: [{ansible.builtin.fail: {msg: one of several fails}, when: "'dask_gateway' in group_names"}]
 """
-UNFINISHED = "test -e /var/lib/dask-service/releases/unfinished-{}"
+WAYS_BACK = "/var/lib/dask-service/releases"
+UNFINISHED = f"test -e {WAYS_BACK}/unfinished-{{}}"
 LINKS = "readlink /opt/dask-gateway /opt/dask-gateway-pages"
+HUBS_SOURCE = "src/notebook_server/notebook_server/sign_out.py"
+HUBS_LINKS = "readlink /opt/jupyterhub /opt/jupyterhub-notebook"
 
 
 @pytest.fixture
@@ -89,7 +92,10 @@ def test_a_release_whose_canary_fails_goes_back_and_one_that_works_comes(
     release, variables, computation, login_python, alices_server
 ):
     gateway = scenario.host("gateway")
+    hub_before = scenario.host("hub").check_output(HUBS_LINKS)
     before, server = gateway.check_output(LINKS), alices_server.server_pid()
+    hubs_source = release / HUBS_SOURCE
+    hubs_source.write_text(hubs_source.read_text() + "\n# the next release\n")
     source = release / "src/slurm_gateway/slurm_gateway/backend.py"
     good = source.read_text()
     source.write_text(good + BROKEN)
@@ -98,6 +104,8 @@ def test_a_release_whose_canary_fails_goes_back_and_one_that_works_comes(
     assert "the release before is back" in " ".join(failed.stdout.split()), failed.stdout[-6000:]
     assert "canary: cluster" in failed.stdout
     assert gateway.check_output(LINKS) == before
+    assert scenario.host("hub").check_output(HUBS_LINKS) == hub_before
+    assert {scenario.host(name).file(WAYS_BACK).mode for name in ("hub", "gateway")} == {0o700}, "secrets are in them"
     assert json.loads(gateway.check_output("gateway-admin maintenance --json"))["on"] is False
     assert computation.line("result") == str(sum(range(60)))
 
@@ -128,6 +136,8 @@ def test_a_release_whose_canary_fails_goes_back_and_one_that_works_comes(
     assert json.loads(gateway.check_output("gateway-admin maintenance --json"))["on"] is False
     after = gateway.check_output(LINKS)
     assert after.split()[0] != before.split()[0]
+    assert scenario.host("hub").check_output(HUBS_LINKS) != hub_before
+    made_since = alices_server.new_token(note="made under the new release")
     clusters = json.loads(gateway.check_output("gateway-admin clusters --user alice --json"))["clusters"]
     assert [(c["cluster"], c["state"]) for c in clusters] == [(computation.cluster, "running")]
     assert alices_server.server_pid() == server
@@ -137,6 +147,8 @@ def test_a_release_whose_canary_fails_goes_back_and_one_that_works_comes(
         back = playbook(release, "rollback", *more)
         assert back.returncode == 0, back.stdout[-6000:]
         assert gateway.check_output(LINKS) == before
+        assert scenario.host("hub").check_output(HUBS_LINKS) == hub_before
+        assert alices_server.holds(made_since) == (not more), "only the databases of that time do without it"
     again = login_python(
         "alice", f"import dask_gateway as d; d.Gateway(auth='jupyterhub').connect('{computation.cluster}')"
     )
@@ -144,14 +156,11 @@ def test_a_release_whose_canary_fails_goes_back_and_one_that_works_comes(
     assert alices_server.server_pid() == server
 
 
-HUBS_LINKS = "readlink /opt/jupyterhub /opt/jupyterhub-notebook"
-
-
 @pytest.mark.long
 def test_an_upgrade_of_the_hub_alone_leaves_the_gateway_as_it_is(release, variables, computation, alices_server):
     hub, gateway = scenario.host("hub"), scenario.host("gateway")
     before, gateways, server = hub.check_output(HUBS_LINKS), gateway.check_output(LINKS), alices_server.server_pid()
-    source = release / "src/notebook_server/notebook_server/sign_out.py"
+    source = release / HUBS_SOURCE
     source.write_text(source.read_text() + "\n# the next release\n")
     here = ("--limit", "hub,localhost")
     try:

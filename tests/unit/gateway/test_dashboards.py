@@ -59,7 +59,7 @@ def test_the_key_is_told_to_the_owner_while_the_cluster_runs_and_to_nobody_else(
 
 def test_a_users_list_has_the_users_clusters_and_no_secret(site):
     async def test(site):
-        name = await site.running()
+        name = await site.running(worker_cores=2, worker_memory=1.5)
         await site.heartbeat(name, count=2)
         await until(lambda: len(site.workers(name, "SUBMITTED")) == 2)
         await site.heartbeat(name, count=2, active=[site.workers(name)[0].name])
@@ -71,7 +71,8 @@ def test_a_users_list_has_the_users_clusters_and_no_secret(site):
     assert status == 200
     assert mine["name"] == name
     assert (mine["status"], mine["dashboard"]) == ("RUNNING", True)
-    assert (mine["workers"], mine["workers_waiting"], mine["cores"]) == (1, 1, 1)
+    assert (mine["workers"], mine["workers_waiting"], mine["cores"]) == (1, 1, 2)
+    assert mine["memory"] == 1.5 * 2**30
     assert cluster.token not in str(mine)
     assert dashboards.key_of(cluster) not in str(mine)
 
