@@ -11,17 +11,27 @@ from pathlib import Path
 
 import scenario
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
-SCREENSHOTS = scenario.STATE / "screenshots"
+# Of each scenario
+SCREENSHOTS = scenario.STATE / "screenshots" / os.environ.get("MOLECULE_SCENARIO_NAME", "default")
 # The browser starts no conversation of its own
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]  # fmt: skip
 
 
+@functools.cache
+def pictures() -> Path:
+    """The folder of screenshots, empty when a session begins: an old one would pass for a new one."""
+    shutil.rmtree(SCREENSHOTS, ignore_errors=True)
+    SCREENSHOTS.mkdir(parents=True)
+    return SCREENSHOTS
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser; its contexts are people with cookies of their own."""
+    pictures()
     program = shutil.which("chromium")
     assert program, "chromium is missing: script/test service installs it, or apt-get install chromium libatomic1"
     names = {"hub": "site_notebook_host", "gateway": "site_gateway_host"}
@@ -99,6 +109,16 @@ class Person:
         )
 
 
+def by_keyboard(page: Page, button: Locator) -> None:
+    """Move to a button with Tab, and press it with Enter."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if button.evaluate("element => element === document.activeElement"):
+            page.keyboard.press("Enter")
+            return
+    raise AssertionError("Tab does not lead to it")
+
+
 def first_notebook(page: Page) -> None:
     """From JupyterLab's launcher to a notebook with the first kernel, to be typed into."""
     page.locator(".jp-LauncherCard[data-category=Notebook]").first.click()
@@ -122,8 +142,7 @@ def the_panel_finds_the_dashboard_and_shows_it(page: Page) -> None:
 
 def screenshot(page: Page, name: str) -> None:
     """Keep what a person sees, for people to look at."""
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+    page.screenshot(path=pictures() / f"{name}.png")
 
 
 @functools.cache

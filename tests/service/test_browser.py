@@ -1,15 +1,18 @@
-"""The service in a real browser: dashboards, clusters, tokens. Screenshots stay in .state/<prefix>/screenshots."""
+"""The service in a real browser: dashboards, clusters, tokens; with screenshots, see `browser.SCREENSHOTS`."""
 
 import json
 import re
 import uuid
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import guide
 import pytest
 import scenario
+import yaml
 from browser import (
     Person,
+    by_keyboard,
     chromium,
     first_notebook,
     run_cell,
@@ -17,6 +20,7 @@ from browser import (
     serious_findings,
     the_panel_finds_the_dashboard_and_shows_it,
 )
+from hub_client import trusting
 from playwright.sync_api import TimeoutError as NotDrawnError
 
 PROGRAM = """
@@ -29,22 +33,28 @@ cluster = gateway.new_cluster(shutdown_on_close=False)
 cluster.scale(1)
 client = cluster.get_client()
 client.wait_for_workers(1)
-for n in range(600):
+for n in range(1200):
     fire_and_forget(client.submit(lambda n: time.sleep(0.5), n, key=f"nap-{n}"))
 print(cluster.name, client.dashboard_link)
 """
 # Of Dask's dashboard, what Bokeh draws, and all else that there is; the plots for themselves are asked of it
 PAGES = [
     *("status", "workers", "tasks", "system", "profile", "graph", "groups", "hardware", "shuffle", "profile-server"),
-    *("events", "stealing", "counters", "exceptions"),
+    *("events", "stealing", "counters", "exceptions", "gpu"),
 ]
+PAGES_OF_A_WORKER = ["status", "system", "profile", "profile-server", "counters"]
+REDIRECTS = ["", "info"]
 OTHERS = [
-    *("", "info/main/workers.html", "info/main/logs.html", "info/main/exceptions.html", "individual-plots.json"),
+    *(*REDIRECTS, "info/main/workers.html", "info/main/logs.html", "info/main/exceptions.html"),
+    # Of the task that is computed last
+    *("info/task/nap-1199.html", "info/call-stack/nap-1199.html", "individual-plots.json"),
     *("json/counts.json", "json/identity.json", "json/index.html", "sitemap.json", "health"),
     *("statics/css/base.css", "static/js/bokeh.min.js"),
 ]
 # Opening it has Dask measure its workers, which writes gigabytes to their folders; here those lie in memory
 MEASURES_WORKERS = "hardware"
+DEFAULTS = yaml.safe_load((scenario.REPOSITORY / "roles/jupyterhub/defaults/main.yml").read_text())
+MAXIMUM_DAYS = DEFAULTS["jupyterhub_token_maximum_days"]
 
 
 @pytest.fixture(autouse=True)
@@ -136,17 +146,25 @@ def dashboard(cluster) -> SimpleNamespace:
     listed = text("info/main/workers.html")
     # Of each worker: its own dashboard, and what the scheduler tells of it
     proxies = {f"proxy/{where}" for where in re.findall(r"proxy/([0-9]+/[0-9.]+/)status", listed)}
-    of_workers = {f"info/{what}" for what in re.findall(r"((?:worker|logs|call-stacks)/[^\"']+\.html)", listed)}
-    assert len(proxies) == 1
-    assert of_workers
-    pages = [*PAGES, *plots, *(f"{proxy}status" for proxy in proxies)]
+    workers = set(re.findall(r"worker/([^\"']+\.html)", listed))
+    assert len(proxies) == len(workers) == 1
+    of_workers = [f"info/{what}/{worker}" for what in ("worker", "logs", "call-stacks") for worker in workers]
+    pages = [*PAGES, *plots, *(f"{proxy}{page}" for proxy in proxies for page in PAGES_OF_A_WORKER)]
     return SimpleNamespace(
         folder=folder,
         pages=pages,
         plots=plots,
-        others=[*OTHERS, *sorted(of_workers), *sorted(set(listing) - set(plots))],
+        others=[*OTHERS, *of_workers, *sorted(set(listing) - set(plots))],
         sockets=[*(f"{page}/ws" for page in pages), "eventstream"],
+        routes=json.loads(text("sitemap.json"))["paths"],
     )
+
+
+def test_every_route_of_the_dashboard_is_among_what_is_asked_for(dashboard):
+    """One that a new Dask has is seen here; a route is a regular expression."""
+    asked = [f"/{path}" for path in (*dashboard.pages, *dashboard.others, *dashboard.sockets)]
+    assert "/info/task/(.*).html" in dashboard.routes
+    assert [route for route in dashboard.routes if not any(re.fullmatch(route, path) for path in asked)] == []
 
 
 def undrawn(person: Person, folder: str, pages: list[str]) -> list[str]:
@@ -185,7 +203,8 @@ def test_every_page_of_the_dashboard_is_for_the_owner_and_for_nobody_else(
     for path in [*dashboard.pages, *dashboard.others]:
         if path != MEASURES_WORKERS:
             # A redirect is told by a script's request as 0
-            assert alices_browser.status(page, dashboard.folder + path) in ((200, 0) if not path else (200,)), path
+            expected = (200, 0) if path in REDIRECTS else (200,)
+            assert alices_browser.status(page, dashboard.folder + path) in expected, path
         assert carols_browser.status(carols, dashboard.folder + path) == 403, path
     assert carols_browser.websocket(carols, f"{dashboard.folder}status/ws") == "refused"
     # The others without the browser, which lets more and more time pass after each that is refused
@@ -227,28 +246,36 @@ def test_nobody_who_is_not_signed_in_opens_a_websocket_of_a_dashboard(dashboard)
 
 
 def test_a_workers_page_opens_through_the_schedulers(cluster, alices_browser):
-    page = alices_browser.open(f"{alices_browser.gateway}/clusters/{cluster.name}/info/main/workers.html")
+    folder = f"{alices_browser.gateway}/clusters/{cluster.name}"
+    assert alices_browser.open(f"{folder}/").url == f"{folder}/status"
+    page = alices_browser.open(f"{folder}/info")
+    assert page.url.endswith("/info/main/workers.html")
     page.click("text=dashboard")
     page.wait_for_url(re.compile(r".*/proxy/[0-9]+/[0-9.]+/status"))
     live(page)
+    workers = page.url
+    assert alices_browser.open(workers.removesuffix("status")).url == workers
     screenshot(page, "worker")
 
 
 def test_a_compute_nodes_ports_show_nothing_of_a_dashboard(cluster):
-    """From another host, and to another user of the same node."""
+    """From another host, and to another user of the same node, who reaches what listens on loopback too."""
     asked = 0
     for node in ("node1", "node2"):
-        listening = scenario.host(node).check_output("ss -Hltn4 | awk '{print $4}'").split()
-        ports = {int(address.rpartition(":")[2]) for address in listening if not address.startswith("127.")}
-        urls = [f"http://{node}:{port}{path}" for port in ports if port > 30000 for path in PROBED]
-        asked += len(urls)
-        for host, user in (("login", "carol"), (node, "carol"), ("gateway", "nobody")):
+        listening = scenario.host(node).check_output("ss -Hltn | awk '{print $4}'").split()
+        sockets = {(address, int(port)) for address, _, port in (one.rpartition(":") for one in listening)}
+        # Docker's resolver is nobody's job
+        ports = {port for address, port in sockets if port > 30000 and address != "127.0.0.11"}
+        asked += len(ports)
+        here = (node, "127.0.0.1", "[::1]")
+        for host, user, addresses in (("login", "carol", [node]), (node, "carol", here), ("gateway", "nobody", [node])):
+            urls = [f"http://{address}:{port}{path}" for address in addresses for port in ports for path in PROBED]
             answers = scenario.host(host).run("runuser -u %s -- python3 -c %s %s", user, ASK, " ".join(urls))
             assert answers.rc == 0, answers.stderr
             for line in answers.stdout.splitlines():
                 url, _, answer = line.partition(" ")
                 assert answer in NOTHING, (host, user, url, answer)
-    assert asked >= 5 * len(PROBED), "scheduler and worker have two ports each, and the scheduler's API has one"
+    assert asked >= 5, "scheduler and worker have two ports each, and the scheduler's API has one"
 
 
 PROBED = ("/", "/status", "/health", "/info/main/workers.html", "/status/ws")
@@ -320,21 +347,11 @@ def test_the_list_of_clusters_leads_to_the_dashboard_and_stops_a_cluster(cluster
     assert serious_findings(page) == []
 
 
-def by_keyboard(page, button) -> None:
-    """Move to a button with Tab, and press it with Enter."""
-    for _ in range(40):
-        page.keyboard.press("Tab")
-        if button.evaluate("element => element === document.activeElement"):
-            page.keyboard.press("Enter")
-            return
-    raise AssertionError("Tab does not lead to it")
-
-
 def new_token(page, note: str, scopes: str = "") -> str:
     """Make a token on the token page, with a note and the site's own expiry, and perhaps with scopes."""
     page.wait_for_function("window._jupyterhub_page_loaded")
     page.fill("#token-note", note)
-    assert "90 days" in page.inner_text("#token-expiration-seconds option:checked")  # the site's maximum
+    assert f"{MAXIMUM_DAYS} days" in page.inner_text("#token-expiration-seconds option:checked")
     if scopes:
         page.fill("#token-scopes", scopes)
     page.click("#request-token-form button[type=submit]")
@@ -342,7 +359,9 @@ def new_token(page, note: str, scopes: str = "") -> str:
     return page.inner_text("#token-result")
 
 
-def test_a_token_with_nothing_but_a_note_lists_clusters(alices_browser):
+def test_a_token_with_nothing_but_a_note_makes_clusters_for_as_long_as_the_site_permits(
+    alices_browser, no_clusters_left
+):
     page = alices_browser.open(f"{alices_browser.hub}/hub/token")
     if "/hub/login" in page.url:
         alices_browser.fill_in(page)
@@ -350,6 +369,19 @@ def test_a_token_with_nothing_but_a_note_lists_clusters(alices_browser):
     for given, status in ((token, 200), (token[::-1], 422)):
         answer = scenario.get("gateway", "/api/v1/clusters/", headers={"Authorization": f"token {given}"})
         assert answer.status_code == status, answer.text
+
+    api = trusting(scenario.ca())
+    api.headers["Authorization"] = f"token {token}"
+    hub = f"{scenario.published_url('hub')}/hub/api"
+    number = api.get(f"{hub}/user", timeout=30).json()["token_id"]
+    made = api.get(f"{hub}/users/alice/tokens/{number}", timeout=30).json()
+    assert made["note"] == "no more than this"
+    lasts = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created"])
+    assert abs(lasts - timedelta(days=MAXIMUM_DAYS)) < timedelta(minutes=1)
+
+    started = api.post(f"{scenario.published_url('gateway')}/api/v1/clusters/", json={}, timeout=30)
+    assert started.status_code == 201, started.text
+    scenario.wait_until("the scheduler is a job", lambda: scenario.jobs_of("alice"))
 
 
 def test_a_token_of_the_token_page_computes_on_the_login_host_until_it_is_revoked(alices_browser):
@@ -407,13 +439,20 @@ def test_a_notebook_computes_on_the_batch_cluster_and_its_link_leads_to_the_dash
     if "/hub/login" in page.url:
         alices_browser.fill_in(page)
     page.wait_for_url(re.compile(".*/user/alice/lab"), timeout=120_000)  # the server starts
+    # One of her own, whose name sorts before theirs
+    own = "/home/users/alice/.local/share/jupyter/kernels/aaa/kernel.json"
+    kernel = {"argv": ["/bin/false"], "display_name": "AAA", "language": "python"}
+    scenario.put_file("login", "alice", own, json.dumps(kernel))
+    with scenario.removed_after("login", own):
+        page.goto(f"{alices_browser.hub}/user/alice/lab?reset")
+        cards = page.locator(".jp-LauncherCard[data-category=Notebook]")
+        cards.filter(has_text="AAA").wait_for()
+        assert [card.get_attribute("title") for card in cards.all()][:4] == [
+            "Jaspy", "Jaspy 3.11 v20261101", "Jaspy 3.11 v20260401", "AAA",
+        ]  # fmt: skip
+        screenshot(page, "launcher")
+    the_examples_open(page)
     page.goto(f"{alices_browser.hub}/user/alice/lab?reset")
-    page.wait_for_selector(".jp-Launcher")
-    cards = page.locator(".jp-LauncherCard[data-category=Notebook]")
-    assert [card.get_attribute("title") for card in cards.all()][:3] == [
-        "Jaspy", "Jaspy 3.11 v20261101", "Jaspy 3.11 v20260401",
-    ]  # fmt: skip
-    screenshot(page, "launcher")
     first_notebook(page)
     run_cell(page, NOTEBOOK)
     page.locator(".jp-OutputArea-output", has_text="computed: 42").wait_for(timeout=120_000)
@@ -431,12 +470,22 @@ def test_a_notebook_computes_on_the_batch_cluster_and_its_link_leads_to_the_dash
     scenario.host("login").run("rm -f /home/users/alice/Untitled*.ipynb")
 
 
+def the_examples_open(page) -> None:
+    """From the folder in JupyterLab's file browser, by double clicks."""
+    files = page.locator(".jp-DirListing-item")
+    files.filter(has_text="dask-examples").dblclick()
+    files.filter(has_text="1_first_cluster.ipynb").dblclick()
+    page.get_by_role("heading", name="A first cluster").wait_for()
+    screenshot(page, "example")
+
+
 def the_widget_scales(page) -> None:
-    """A click on the button of the cluster's form makes workers."""
+    """A click on the button of the cluster's form makes workers, which it counts."""
     page.get_by_text("Manual Scaling").click()
     page.get_by_role("spinbutton", name="Workers").fill("2")
     page.get_by_role("button", name="Scale", exact=True).click()
     scenario.wait_until("scheduler and two workers are jobs", lambda: len(scenario.jobs_of("alice")) == 3)
+    page.locator("tr", has_text=re.compile(r"^\s*Workers\s+2\s*$")).wait_for(timeout=120_000)
     screenshot(page, "notebook")
 
 

@@ -41,6 +41,7 @@ def test_sign_in_and_error_pages_say_whose_they_are_and_where_to_find_help(page,
     assert "<span>Test &lt;site&gt;</span>" in html
     assert '<a href="mailto:help@test">help@test</a>' in html
     assert 'href="/services/docs/"' in html
+    assert '<img src="/hub/logo"' in html
     assert ('alt="JupyterHub"' in html) is not logo
 
 

@@ -178,12 +178,14 @@ def _scheduler_handlers(scheduler, key):
     import distributed.dashboard.scheduler  # noqa: F401
     from distributed.http import proxy
     from distributed.http.scheduler import info
-    from distributed.http.utils import get_handlers
+    from distributed.http.utils import get_handlers, redirect
 
     # Dask's own leads one folder too high, which is right only where the dashboard is the whole site
     info.rel_path_statics["rel_path_statics"] = "../.."
     modules = ["distributed.http.scheduler.info", "distributed.http.scheduler.json", "distributed.http.statics"]
     handlers = [_mended(*route) for route in get_handlers(server=scheduler, modules=modules)]
+    # Dask's own leads to /status of the whole site
+    handlers.append((r"/", redirect("status"), {}))
     # Workers' pages are reached through the scheduler's, by Dask's own proxy, which shows the workers the key
     for path, handler, arguments in proxy.routes:
 
@@ -265,6 +267,6 @@ async def _load_worker(worker, key):
 
 def _worker_handlers(worker):
     import distributed.dashboard.worker  # noqa: F401
-    from distributed.http.utils import get_handlers
+    from distributed.http.utils import get_handlers, redirect
 
-    return get_handlers(server=worker, modules=["distributed.http.statics"])
+    return [*get_handlers(server=worker, modules=["distributed.http.statics"]), (r"/", redirect("status"), {})]
