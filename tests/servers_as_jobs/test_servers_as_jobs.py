@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 import pytest
 import requests
 import scenario
+from browser import Person, chromium, first_notebook, run_cell, screenshot
 from hub_client import trusting
 from hub_settings import hub_with
 
@@ -272,6 +273,26 @@ def test_a_hub_restarted_while_a_job_waits_gives_it_up_and_starts_another(carol)
     start(carol, "small")
     assert the_server("carol")["id"] != lost["id"]
     assert carol.server_answers()
+
+
+def test_the_browser_shows_the_wait_and_then_a_notebook_that_computes_on_the_node(carol):
+    hub = f"https://{scenario.site()['site_notebook_host']}"
+    with chromium() as browser:
+        person = Person(browser, "carol")
+        with no_free_nodes():
+            page = person.open(f"{hub}/hub/spawn")
+            person.fill_in(page)
+            page.get_by_label("small", exact=True).check()
+            page.get_by_role("button", name="Start").click()
+            page.get_by_text("waits in the batch cluster's queue").first.wait_for()
+            screenshot(page, "waiting-for-a-node")
+        page.wait_for_url(re.compile(".*/user/carol/lab"), timeout=150_000)
+        page.goto(f"{hub}/user/carol/lab?reset")
+        first_notebook(page)
+        run_cell(page, "import socket; print('computed on', socket.gethostname())")
+        computed = f"computed on {the_server('carol')['node']}"
+        page.locator(".jp-OutputArea-output", has_text=computed).wait_for(timeout=60_000)
+        screenshot(page, "notebook-on-a-node")
 
 
 IDLE = 12  # seconds

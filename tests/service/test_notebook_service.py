@@ -425,6 +425,31 @@ def test_signing_out_closes_what_a_page_has_open_to_kernels_and_terminals_and_th
     assert alices_server.api.delete(f"{terminals}/{terminal}", timeout=30).status_code == 204, "it was there"
 
 
+@pytest.mark.long
+def test_groups_of_the_directory_say_who_may_sign_in_and_who_runs_the_hub(hub_url):
+    """With passwords; bob is not in the group dask. Carol is in a group of the Hub's host for a while."""
+
+    def signed_in(name: str) -> HubUser:
+        user = HubUser(hub_url, scenario.ca(), name, scenario.passwords()[name])
+        user.sign_in()
+        return user
+
+    def admin_page(name: str) -> int:
+        return signed_in(name).browser.get(f"{hub_url}/hub/admin", timeout=30).status_code
+
+    hub = scenario.host("hub")
+    with hub_with(jupyterhub_allowed_groups=["dask"], jupyterhub_admin_groups=["operators"]):
+        hub.check_output("echo operators:x:7990:carol >> /etc/group")
+        try:
+            assert [admin_page("alice"), admin_page("carol")] == [403, 200]
+            with pytest.raises(SignInRefusedError, match="bob may not use the notebook service"):
+                signed_in("bob")
+        finally:
+            hub.check_output("sed -i /^operators:/d /etc/group")
+        assert admin_page("carol") == 403
+    signed_in("bob")
+
+
 def test_servers_with_names_are_not_offered(alice):
     answer = alice.api.post(f"{alice.url}/hub/api/users/alice/servers/second", timeout=30)
     assert (answer.status_code, answer.json()["message"]) == (400, "Named servers are not enabled.")
