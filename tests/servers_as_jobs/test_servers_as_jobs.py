@@ -282,7 +282,7 @@ def test_the_browser_shows_the_wait_and_then_a_notebook_that_computes_on_the_nod
         with no_free_nodes():
             page = person.open(f"{hub}/hub/spawn")
             person.fill_in(page)
-            page.get_by_label("small", exact=True).check()
+            page.get_by_label("small").check()
             page.get_by_role("button", name="Start").click()
             page.get_by_text("waits in the batch cluster's queue").first.wait_for()
             screenshot(page, "waiting-for-a-node")

@@ -122,7 +122,7 @@ def test_the_timer_sends_the_canary_of_a_site_that_has_one(hub_user, tmp_path, n
         without = scenario.playbook("gateway")
     assert without.returncode == 0, without.stdout[-6000:]
     assert not gateway.file(CANARYS_TOKEN).exists
-    scenario.wait_until("no canary goes", lambda: "canary" not in gateway.check_output("cat %s", HEALTH))
+    scenario.wait_until("no canary goes", lambda: 'part="canary' not in gateway.check_output("cat %s", HEALTH))
     scenario.wait_until("none of its jobs is left", lambda: not scenario.jobs_of("carol"))
 
 
