@@ -69,7 +69,7 @@ def test_the_canary_names_the_hop_that_is_broken_and_stops_its_cluster(hub_user,
     assert scenario.jobs_of("carol") == []
 
 
-def test_the_playbook_says_what_is_critical_and_shows_no_token(hub_user, tmp_path):
+def test_the_playbook_says_what_is_critical_and_shows_no_token(hub_user, tmp_path, computation):
     variables = tmp_path / "canary.json"
     token = hub_user("carol").new_token(note="canary")
     for wrong, said in ((False, "All is well."), (True, "canary: hub: the Hub does not know the")):
@@ -83,6 +83,9 @@ def test_the_playbook_says_what_is_critical_and_shows_no_token(hub_user, tmp_pat
         assert (done.returncode != 0) is wrong, done.stdout
         assert said in " ".join(done.stdout.split())
         assert token not in done.stdout + done.stderr
+    assert computation.line("result") == "42"
+    scenario.put_file("login", "alice", MAY_GROW, "")
+    computation.line("grown")
 
 
 HEALTH = "/var/lib/dask-gateway-health/health.prom"

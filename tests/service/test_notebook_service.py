@@ -312,6 +312,29 @@ def test_a_user_whom_the_directory_has_forgotten_reads_so(local_user):
         dora.start_server()
 
 
+def test_what_the_directory_has_changed_since_she_signed_in_is_what_counts(carol_without_a_server):
+    """Her shell, and then whether she is in it at all; sssd would ask again by itself within minutes."""
+    site, hub = scenario.host("site"), scenario.host("hub")
+    carol, options = "uid=carol,ou=people,dc=lotus,dc=test", "-Q -Y EXTERNAL -H ldapi:///"
+    entry = site.check_output(f"ldapsearch {options} -o ldif-wrap=no -LLL -s base -b {carol}")
+    shell = f"dn: {carol}\nchangetype: modify\nreplace: loginShell\nloginShell: /usr/sbin/nologin\n"
+    try:
+        site.check_output(f"printf %s {shlex.quote(shell)} | ldapmodify {options}")
+        hub.check_output("sss_cache -u carol")
+        with pytest.raises(RuntimeError, match=r"not for interactive use \(its login shell is /usr/sbin/nologin\)"):
+            carol_without_a_server.start_server()
+        site.check_output(f"ldapdelete {options} {carol}")
+        hub.check_output("sss_cache -u carol")
+        with pytest.raises(RuntimeError, match=r"knows no account named carol\."):
+            carol_without_a_server.start_server()
+    finally:
+        site.run(f"ldapdelete {options} {carol}")
+        site.check_output(f"printf %s {shlex.quote(entry)} | ldapadd {options}")
+        hub.check_output("sss_cache -u carol")
+        scenario.wait_until("the Hub's host knows her again", lambda: hub.run("getent passwd carol").succeeded)
+    carol_without_a_server.start_server()
+
+
 @pytest.mark.parametrize("name", ["mallory", "root", "alice\0", "../alice", "a" * 300])
 def test_a_name_that_is_no_users_reads_what_a_wrong_password_does(hub_url, name):
     with pytest.raises(SignInRefusedError, match="Invalid username or password"):
