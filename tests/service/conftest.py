@@ -53,13 +53,14 @@ def hub_url() -> str:
 
 
 @pytest.fixture(scope="session")
-def hub_user(hub_url):
-    """``hub_user("alice")``: that user, signed in to the Hub."""
+def hub_user():
+    """``hub_user("alice")``: that user, signed in to the Hub; anew where its host is another one since."""
     users: dict[str, HubUser] = {}
 
     def sign_in(name: str) -> HubUser:
-        if name not in users:
-            user = HubUser(hub_url, scenario.ca(), name, scenario.passwords()[name])
+        url = scenario.published_url("hub")
+        if name not in users or users[name].url != url:
+            user = HubUser(url, scenario.ca(), name, scenario.passwords()[name])
             user.sign_in()
             users[name] = user
         return users[name]

@@ -8,7 +8,6 @@ import os
 import subprocess
 
 import scenario
-from hub_client import HubUser
 from upgrade.found_again import FIND
 
 LOST = ("hub", "gateway")
@@ -39,14 +38,9 @@ def jobs() -> set[str]:
     return set(scenario.host("controller").check_output("squeue -h -u alice -o %i").split())
 
 
-def alice_on_the_fresh_hub() -> HubUser:
-    """Signed in where the Hub is published now, which is another port than before its host was lost."""
-    alice = HubUser(scenario.published_url("hub"), scenario.ca(), "alice", scenario.passwords()["alice"])
-    alice.sign_in()
-    return alice
-
-
-def test_alices_token_and_her_running_cluster_are_found_again_on_fresh_hosts(login_python, backup_variables, tmp_path):
+def test_alices_token_and_her_running_cluster_are_found_again_on_fresh_hosts(
+    login_python, hub_user, backup_variables, tmp_path
+):
     made = login_python("alice", CLUSTER)
     assert made.returncode == 0, made.stderr
     cluster, running = made.stdout.split()[-1], jobs()
@@ -70,7 +64,7 @@ def test_alices_token_and_her_running_cluster_are_found_again_on_fresh_hosts(log
     assert found.stdout.splitlines()[-3:] == [f"['{cluster}']", "42", "shut down"], found.stderr
     scenario.wait_until("no job is left", lambda: not scenario.jobs_of("alice"))
     # Her server was on the host that was lost; the Hub sees that, and starts another
-    alice = alice_on_the_fresh_hub()
+    alice = hub_user("alice")
     alice.start_server()
     assert alice.server_answers()
     alice.stop_server()

@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import scenario
-from upgrade.test_restore_on_fresh_hosts import CLUSTER, alice_on_the_fresh_hub
+from upgrade.test_restore_on_fresh_hosts import CLUSTER
 
 KEPT = f"{scenario.site()['site_home_directory']}/alice/kept.txt"
 HOSTS = [host for host in scenario.HOSTS if host != "site"]
@@ -24,8 +24,8 @@ def uninstall(*options: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
-def test_all_hosts_are_given_back_and_homes_are_not_touched(login_python):
-    alice = alice_on_the_fresh_hub()
+def test_all_hosts_are_given_back_and_homes_are_not_touched(login_python, hub_user):
+    alice = hub_user("alice")
     scenario.put_file("login", "alice", KEPT, "mine")
     alice.start_server()
     made = login_python("alice", CLUSTER)
