@@ -42,11 +42,7 @@ def exposures(host: str) -> dict[str, float]:
     )
     units = {re.sub(r"^/etc/systemd/system/([^/]+?\.service)(\.d/.*)?$", r"\1", path) for path in ours.split()}
     units = {unit for unit in units if unit.endswith(".service")}
-    found = {}
-    for unit in units:
-        table = scenario.host(host).check_output("systemd-analyze security --no-pager %s | tail -1", unit)
-        found[unit] = float(re.search(r"Overall exposure level for \S+: ([0-9.]+)", table)[1])
-    return found
+    return {unit: scenario.exposure(host, unit) for unit in units}
 
 
 @pytest.mark.parametrize("host", [host for host in SERVICE_HOSTS if host != "login"])

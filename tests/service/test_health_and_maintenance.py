@@ -1,7 +1,6 @@
 """Operators look whether the service works, from end to end, and announce a maintenance, while alice computes."""
 
 import json
-import re
 import subprocess
 from datetime import datetime, timedelta
 
@@ -112,7 +111,7 @@ def test_the_timer_sends_the_canary_of_a_site_that_has_one(hub_user, tmp_path, n
         done = scenario.playbook("gateway", "-e", f"@{variables}")
         assert done.returncode == 0, done.stdout[-6000:]
         assert kept_token() == ("root", 0o600, token)
-        assert security("dask-gateway-health.service") <= 4.0
+        assert scenario.exposure("gateway", "dask-gateway-health.service") <= 4.0
         for part in ("hub", "sign-in", "cluster", "connection", "task", "shutdown"):
             scenario.wait_until(f"the canary's {part} is well", lambda part=part: told(part, 0), timeout=150)
         gateway.check_output("systemctl stop dask-gateway-proxy.service")
@@ -127,12 +126,6 @@ def test_the_timer_sends_the_canary_of_a_site_that_has_one(hub_user, tmp_path, n
     assert not gateway.file(CANARYS_TOKEN).exists
     scenario.wait_until("no canary goes", lambda: 'part="canary' not in gateway.check_output("cat %s", HEALTH))
     scenario.wait_until("none of its jobs is left", lambda: not scenario.jobs_of("carol"))
-
-
-def security(unit: str) -> float:
-    """What `systemd-analyze security` thinks of a unit of the gateway's host."""
-    told = scenario.host("gateway").check_output("systemd-analyze security --no-pager %s | tail -1", unit)
-    return float(re.search(r"exposure level for \S+: ([0-9.]+)", told)[1])
 
 
 def test_in_a_maintenance_nobody_gets_a_new_cluster_and_running_ones_go_on(computation, login_python):
