@@ -96,7 +96,6 @@ def accounting_records() -> set[str]:
     return set(scenario.host("controller").run("sacct -nXP -a -S 2020-01-01 -o JobID").stdout.split())
 
 
-@pytest.mark.long
 def test_alices_token_and_her_running_cluster_come_back_from_a_backup(
     computation, login_python, variables, earlier_secrets, tmp_path
 ):

@@ -30,7 +30,6 @@ def job_state(job: str) -> str:
     return re.search(r"JobState=(\w+)", shown)[1]
 
 
-@pytest.mark.long
 def test_a_busy_node_stays_and_an_idle_one_leaves_and_comes_back(computation):
     controller = scenario.host("controller")
     busy = set(controller.check_output("squeue -h -u alice -o %N").split())
@@ -105,7 +104,6 @@ def grown(release):
     return play
 
 
-@pytest.mark.long
 def test_a_host_that_never_was_a_node_becomes_one_and_leaves_for_good(computation, grown):
     controller = scenario.host("controller")
     running = set(controller.check_output("squeue -h -u alice -o %i").split())

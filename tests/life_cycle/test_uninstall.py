@@ -9,8 +9,6 @@ import scenario
 from bare_host import BARE, bare_host, changes, play, restarted
 from hub_client import HubUser, trusting
 
-pytestmark = pytest.mark.long
-
 # What may differ afterwards, and why
 ALLOWED = {
     r"/var/backups(/.*)?": "the last backup; dpkg's copies of its database",

@@ -53,7 +53,6 @@ def gateway_secrets() -> str:
     return scenario.host("gateway").check_output("cat /etc/dask-gateway/gateway.env")
 
 
-@pytest.mark.long
 def test_keys_and_tokens_are_rotated_and_no_cluster_is_lost(computation):
     """The scenario's own secrets: each comes from a file of its state, which is made anew where it is missing."""
     before, jobs = gateway_secrets(), scenario.jobs_of("alice")
@@ -93,7 +92,6 @@ def test_keys_and_tokens_are_rotated_and_no_cluster_is_lost(computation):
     assert digests() == held
 
 
-@pytest.mark.long
 def test_nothing_is_rotated_while_a_host_that_has_the_same_secrets_is_left_out_or_away():
     before = digests()
     new = {"vault_slurm_munge_key": "MDAw" * 40, "vault_dask_gateway_jupyterhub_api_token": "0" * 64}
@@ -166,7 +164,6 @@ def signed_in(user, path: str = "/hub/home") -> bool:
     return "/hub/login" not in page.url
 
 
-@pytest.mark.long
 def test_secrets_of_all_hosts_are_rotated_and_jobs_servers_and_tokens_go_on(computation, alices_server, login_python):
     """The Hub's, munge's, of SLURM's database, and by site.yml's part of the gateway the one that the portal gives."""
     token = alices_server.new_token(note="from before the rotation")

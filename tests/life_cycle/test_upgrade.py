@@ -62,7 +62,6 @@ def playbook(folder, name: str, *arguments: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
-@pytest.mark.long
 def test_nothing_is_begun_that_the_operators_own_maintenance_would_spoil(release, variables, hub_user):
     """The canary would be refused, and a release that works would go back."""
     gateway = scenario.host("gateway")
@@ -87,7 +86,6 @@ def test_nothing_is_begun_that_the_operators_own_maintenance_would_spoil(release
     assert gateway.check_output(LINKS) == before
 
 
-@pytest.mark.long
 def test_a_release_whose_canary_fails_goes_back_and_one_that_works_comes(
     release, variables, computation, login_python, alices_server
 ):
@@ -156,7 +154,6 @@ def test_a_release_whose_canary_fails_goes_back_and_one_that_works_comes(
     assert alices_server.server_pid() == server
 
 
-@pytest.mark.long
 def test_an_upgrade_of_the_hub_alone_leaves_the_gateway_as_it_is(release, variables, computation, alices_server):
     hub, gateway = scenario.host("hub"), scenario.host("gateway")
     before, gateways, server = hub.check_output(HUBS_LINKS), gateway.check_output(LINKS), alices_server.server_pid()
@@ -191,7 +188,6 @@ SNAPSHOT = """
 """
 
 
-@pytest.mark.long
 def test_the_way_back_to_a_release_that_did_without_a_part_takes_the_part_away(login_python, tmp_path):
     """As 0.1.0, which has no pages and looks at no health."""
     gateway = scenario.host("gateway")
