@@ -10,7 +10,7 @@ from ansible.plugins.action import ActionBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from preflight.reality import after_findings, before_findings, installed
+from preflight.reality import after_findings, before_findings, installed, with_nodes
 
 
 class ActionModule(ActionBase):
@@ -35,7 +35,7 @@ class ActionModule(ActionBase):
                 findings="\n".join(_item(sentence) for sentence in found),
             )
         else:
-            said = f"{len(probes)} hosts are as they must be."
+            said = f"{len(with_nodes(probes))} hosts are as they must be."
             if service and not installed(probes):
                 said += " Nothing is installed yet: what only the service can answer was not asked."
             result["msg"] = said

@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-import grp
-import http.client
-import os
+import json
 import pwd
-import socket
-import ssl
-import subprocess
+import shlex
 import time
-import urllib.parse
-from glob import glob
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.observations import group, observed, run
 
 DOCUMENTATION = """
 module: host_probe
@@ -35,9 +32,20 @@ options:
   job_group: {description: "See job_user.", type: str, default: ""}
   gateway_user: {description: "The gateway's user, to be asked which jobs it sees.", type: str, default: ""}
   service_file: {description: "A file that is there when this host's part is installed.", type: str, default: ""}
+  on_nodes:
+    description:
+      - To how many nodes of the batch cluster a job of job_user goes; in check mode to none. It looks there at groups
+        and home, node_names, node_addresses and node_pythons.
+    type: int
+    default: 0
+  node_program: {description: "The program of that job: module_utils/observations.py.", type: str, default: ""}
+  node_names: {description: Host names to resolve there., type: list, elements: str, default: []}
+  node_addresses: {description: Addresses (https) to ask there., type: list, elements: str, default: []}
+  node_pythons: {description: Patterns of Python programs that are to be there., type: list, elements: str, default: []}
 """
 
-TIMEOUT = 10
+# Seconds for a job to begin and end
+JOBS_TIME = 300
 
 
 def main() -> None:
@@ -50,93 +58,31 @@ def main() -> None:
             **{name: {"type": "list", "elements": "str", "default": []} for name in ("groups", "pythons")},
             "home": {"type": "path", "default": ""},
             **{name: {"type": "str", "default": ""} for name in ("python_check", "job_user", "job_group")},
-            **{name: {"type": "str", "default": ""} for name in ("gateway_user", "service_file")},
+            **{name: {"type": "str", "default": ""} for name in ("gateway_user", "service_file", "node_program")},
+            **{
+                name: {"type": "list", "elements": "str", "default": []}
+                for name in ("node_names", "node_addresses", "node_pythons")
+            },
+            "on_nodes": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
     wanted = module.params
+    on_nodes = None
+    if wanted["on_nodes"] and wanted["job_user"] and not module.check_mode:
+        there = {name: wanted[f"node_{name}"] for name in ("names", "addresses", "pythons")} | {"users": []}
+        on_nodes = nodes(wanted["job_user"], wanted["on_nodes"], wanted["node_program"], wanted | there)
     module.exit_json(
         changed=False,
         probe={
             "clock": arrived - wanted["sent_at"],
-            "names": {name: resolved(name) for name in wanted["names"]},
-            "addresses": {address: asked(address) for address in wanted["addresses"]},
-            "users": {name: user_id(name) for name in wanted["users"]},
-            "groups": {name: group(name) for name in wanted["groups"]},
-            "home_folder": wanted["home"],
-            "home": home(wanted["home"]) if wanted["home"] else None,
-            "pythons": pythons(wanted["pythons"], wanted["python_check"]),
+            **observed(wanted),
             "job": job(wanted["job_user"], wanted["job_group"]) if wanted["job_user"] else None,
             "jobs": jobs(wanted["gateway_user"]) if wanted["gateway_user"] else None,
+            "nodes": on_nodes,
             "installed": Path(wanted["service_file"]).exists() if wanted["service_file"] else None,
         },
     )
-
-
-def resolved(name: str) -> list[str]:
-    """The addresses of a name."""
-    try:
-        return sorted({str(answer[4][0]) for answer in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
-    except OSError:
-        return []
-
-
-def asked(address: str) -> dict:
-    """The status and body of an address, the end of its certificate's life, or why there is none."""
-    parts = urllib.parse.urlsplit(address)
-    connection = http.client.HTTPSConnection(
-        parts.hostname, parts.port or 443, timeout=TIMEOUT, context=ssl.create_default_context()
-    )
-    try:
-        connection.connect()
-        ends = ssl.cert_time_to_seconds(connection.sock.getpeercert()["notAfter"])
-        connection.request("GET", parts.path or "/")
-        response = connection.getresponse()
-        body = response.read(2000).decode(errors="replace")
-    except ssl.SSLCertVerificationError as error:
-        return {"certificate": error.verify_message}
-    except (OSError, http.client.HTTPException) as error:
-        return {"error": str(error) or type(error).__name__}
-    finally:
-        connection.close()
-    return {"status": response.status, "body": body, "days": (ends - time.time()) / 86400}
-
-
-def user_id(name: str) -> int | None:
-    """A user's number, if the host knows the user."""
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        return None
-
-
-def group(name: str) -> dict | None:
-    """A group's number, and the numbers of its members."""
-    try:
-        entry = grp.getgrnam(name)
-    except KeyError:
-        return None
-    return {"gid": entry.gr_gid, "members": {member: user_id(member) for member in sorted(entry.gr_mem)[:50]}}
-
-
-def home(folder: str) -> dict | None:
-    """What tells one file system from another: the numbers of the folder and of what is in it."""
-    try:
-        with os.scandir(folder) as entries:
-            inside = sorted((entry.name, entry.inode()) for entry in entries)
-        return {"inode": Path(folder).stat().st_ino, "inside": dict(inside[:200])}
-    except OSError:
-        return None
-
-
-def pythons(patterns: list[str], check: str) -> dict[str, str]:
-    """What is wrong with each Python program; an empty text where nothing is."""
-    found = {}
-    paths = (path for pattern in patterns for path in sorted(glob(pattern)))  # noqa: PTH207 - absolute patterns
-    for path in {os.path.realpath(path): path for path in paths if os.access(path, os.X_OK)}.values():
-        done = run([path, "-I", "-"], check)
-        found[path] = "" if done.returncode == 0 else (done.stdout + done.stderr).strip()[-500:]
-    return found
 
 
 def job(user: str, group_name: str) -> dict:
@@ -148,6 +94,82 @@ def job(user: str, group_name: str) -> dict:
         return {"user": "", "accepted": False, "said": f"no member of the group {group_name} is known here"}
     done = run(["runuser", "-u", user, "--", "sbatch", "--test-only", "--time=1", "--wrap=true"])
     return {"user": user, "accepted": done.returncode == 0, "said": done.stderr.strip()[-500:]}
+
+
+def nodes(user: str, count: int, program: str, wanted: Mapping[str, Any]) -> dict:
+    """What the program sees on nodes of the batch cluster, in a job of a user that ends at once.
+
+    Its output comes back as what a user's notebook or login host would see of it: a file in the user's home.
+
+    Parameters
+    ----------
+    user : str
+        Whose job it is.
+    count : int
+        On how many nodes.
+    program : str
+        Text of ``module_utils/observations.py``.
+    wanted : Mapping
+        What the program is to look at, see `observed`.
+
+    Returns
+    -------
+    dict
+        The `user`; as `seen` what each node showed; as `said` why there is less than that, or an empty text; as
+        `earliest` and `latest` between which times, in seconds of this host's clock, the job ran.
+    """
+    answer: dict[str, Any] = {"user": user, "seen": [], "said": "", "earliest": time.time()}
+    try:
+        home = pwd.getpwnam(user).pw_dir
+    except KeyError:
+        return {**answer, "said": "no such user is known here"}
+    as_user = ["runuser", "-u", user, "--"]
+    keys = ("names", "addresses", "users", "groups", "home", "pythons", "python_check")
+    call = shlex.join(["/usr/bin/python3", "-I", "-c", program, json.dumps({key: wanted[key] for key in keys})])
+    submitted = run(
+        [*as_user, "sbatch", "--parsable", "--job-name=dask-service-probe", "--time=5", "--no-requeue",
+         f"--nodes={count}", "--ntasks-per-node=1", f"--chdir={home}", "--output=.dask-service-probe-%j"],
+        f"#!/bin/sh\numask 077\nexec srun --ntasks-per-node=1 {call}\n",
+    )  # fmt: skip
+    if submitted.returncode:
+        return {**answer, "said": submitted.stderr.strip()[-500:]}
+    number = submitted.stdout.strip().partition(";")[0]
+    state = reason = ""
+    while time.time() - answer["earliest"] < JOBS_TIME:
+        listed = run([*as_user, "squeue", "--noheader", f"--jobs={number}", "--states=all", "--format=%T %r"])
+        state, _, reason = listed.stdout.strip().partition(" ")
+        # What SLURM has forgotten has ended
+        if listed.returncode == 0 and state not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"):
+            break
+        time.sleep(1)
+    else:
+        run([*as_user, "scancel", number])
+        answer["said"] = f"after {JOBS_TIME} s its job {number} was {state} ({reason}), and was cancelled"
+    answer["latest"] = time.time()
+    output = f"{home}/.dask-service-probe-{number}"
+    text = shown(as_user, output)
+    for line in text.splitlines():
+        if line.startswith('{"node":'):
+            answer["seen"].append(json.loads(line))
+    if len(answer["seen"]) < count and not answer["said"]:
+        answer["said"] = (
+            f"job {number} ended as {state}, and {output} says: {text.strip()[-500:]}"
+            if text
+            else f"job {number} ended as {state or 'unknown'}, and what it wrote to {output} is not to be seen here; "
+            "its home has to be the same on this host and on the nodes"
+        )
+    run([*as_user, "rm", "-f", output])
+    return answer
+
+
+def shown(as_user: list[str], path: str) -> str:
+    """A file's text, as soon as a shared file system shows it; empty where it does not within 30 seconds."""
+    for _ in range(30):
+        read = run([*as_user, "cat", path])
+        if read.returncode == 0 and read.stdout:
+            return read.stdout
+        time.sleep(1)
+    return ""
 
 
 def jobs(user: str) -> dict:
@@ -168,19 +190,6 @@ def jobs(user: str) -> dict:
         "rights": rights.stdout.strip(),
         "unseen": sorted((jobs_of[0] - jobs_of[1]) & jobs_of[2])[:5],
     }
-
-
-def run(command: list[str], given: str = "") -> subprocess.CompletedProcess:
-    """A command's end, and what it said; one that is not there has failed."""
-    try:
-        return subprocess.run(
-            command, input=given, capture_output=True, text=True, timeout=60, check=False, cwd="/", env=ENVIRONMENT
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(command, 127, "", str(error))
-
-
-ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
 if __name__ == "__main__":

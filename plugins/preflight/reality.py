@@ -20,6 +20,7 @@ Probes = Mapping[str, Mapping[str, Any]]
 
 def before_findings(probes: Probes) -> list[str]:
     """What must hold before anything is installed: the ground that the site gives."""
+    probes = with_nodes(probes)
     return [*_clocks(probes), *_names(probes), *_users(probes), *_homes(probes), *_pythons(probes)]
 
 
@@ -27,8 +28,23 @@ def after_findings(probes: Probes, certificates: Mapping[str, str]) -> list[str]
     """What only a service that is installed can answer, and warnings that must not stop who is mending it."""
     found = [*_certificates(certificates)]
     if installed(probes):
-        found += [*_addresses(probes), *_job(probes), *_jobs(probes)]
+        found += [*_addresses(with_nodes(probes)), *_job(probes), *_jobs(probes), *_nodes(probes)]
     return found
+
+
+def with_nodes(probes: Probes) -> dict[str, Mapping[str, Any]]:
+    """The hosts, and with them the nodes on which a job has looked around: all of them have to agree."""
+    hosts = dict(probes)
+    for probe in probes.values():
+        if not probe["nodes"]:
+            continue
+        for node in probe["nodes"]["seen"]:
+            # The job ran between two looks at the host's clock: a node's that shows a time in between agrees with it
+            early = min(0.0, node["time"] - probe["nodes"]["earliest"])
+            late = max(0.0, node["time"] - probe["nodes"]["latest"])
+            nothing = {"job": None, "jobs": None, "nodes": None, "installed": None}
+            hosts[f"{node['node']} (by a job)"] = {**node["seen"], **nothing, "clock": probe["clock"] + early + late}
+    return hosts
 
 
 def installed(probes: Probes) -> bool:
@@ -175,6 +191,21 @@ def _job(probes: Probes) -> Iterator[str]:
                 f"{host}: the batch cluster does not accept {whose}: {job['said']}. It asks for the user's account and "
                 "partition as a cluster does; another user is named by -e probes_user=<name>"
             )
+
+
+def _nodes(probes: Probes) -> Iterator[str]:
+    for host, probe in probes.items():
+        nodes = probe["nodes"]
+        if not nodes:
+            continue
+        if nodes["said"]:
+            yield f"{host}: a job of {nodes['user']} did not tell what it sees on the nodes: {nodes['said']}"
+        for node in nodes["seen"]:
+            if not node["seen"]["pythons"]:
+                yield (
+                    f"{node['node']} (by a job): there is no environment of jaspy (site_jaspy_directory), and no "
+                    "cluster starts there; mount the folder that the Hub's host has"
+                )
 
 
 def _jobs(probes: Probes) -> Iterator[str]:

@@ -109,6 +109,14 @@ def test_without_an_operators_rights_preflight_and_the_gateway_say_what_to_do_an
     assert rights()[1]["code"] == 0
 
 
+def test_its_nodes_are_looked_at_by_a_job_where_an_operator_asks_for_it():
+    seen = play("probes", extra=json.dumps({"probes_user": "carol", "probes_on_nodes": 2}))
+    assert seen.returncode == 0, seen.stdout[-5000:]
+    # The Hub, the gateway and a login host, and two nodes
+    assert "5 hosts are as they must be." in seen.stdout
+    assert scenario.as_user("login", "carol", "ls -A | grep probe; squeue --noheader --me").stdout == ""
+
+
 @pytest.mark.parametrize("name", ["add-node", "remove-node"])
 def test_its_nodes_come_and_go_by_its_own_operators(name):
     refused = play(name, extra="node=node1")

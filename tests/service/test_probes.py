@@ -63,6 +63,28 @@ def test_everything_that_is_wrong_on_the_hosts_is_named_at_once():
         assert sentence in said
 
 
+NODE1_ALONE = ("scontrol update NodeName=node2 State=DRAIN Reason=test", "scontrol update NodeName=node2 State=RESUME")
+
+
+def test_a_job_looks_at_nodes_as_somebody_who_is_named_for_it_and_tells_what_it_can_not_see():
+    nobody = probes("-e", "probes_on_nodes=1")
+    assert nobody.returncode != 0
+    assert "nobody is named for it: -e probes_user=<name>" in " ".join(nobody.stdout.split())
+
+    asked = ("-e", "probes_on_nodes=1", "-e", "probes_user=carol")
+    with broken("controller", *NODE1_ALONE):
+        done = probes(*asked)
+        assert done.returncode == 0, done.stdout[-5000:]
+        assert "7 hosts are as they must be." in done.stdout
+        with broken("node1", "mount -t tmpfs tmpfs /home/users", "umount /home/users"):
+            blind = probes(*asked, "--limit", "gateway,localhost")
+    assert blind.returncode == 2, blind.stdout[-5000:]
+    said = " ".join(blind.stdout.split())
+    assert "gateway: a job of carol did not tell what it sees on the nodes: job" in said
+    assert "is not to be seen here; its home has to be the same" in said
+    assert scenario.as_user("login", "carol", "ls -A | grep probe; squeue --noheader --me").stdout == ""
+
+
 def test_a_gateway_that_is_down_keeps_nobody_from_installing_it():
     with gateway_down():
         done = probes('--extra-vars={"probes_service": false}')

@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import re
+import socket
 import ssl
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
@@ -16,9 +19,9 @@ import pytest
 from inventory_copies import REPOSITORY, certificate_for
 from preflight.reality import after_findings, before_findings
 
-sys.path.insert(0, str(REPOSITORY / "plugins/modules"))
+sys.path.insert(0, str(REPOSITORY / "plugins/module_utils"))
 
-import host_probe
+import observations
 
 HOMES = {"inode": 11, "inside": {"alice": 101, "bob": 102}}
 GROUP = {"gid": 27001, "members": {"alice": 26001, "carol": 26003}}
@@ -38,6 +41,7 @@ def probe(**seen) -> dict:
         "pythons": {"/usr/bin/python3": ""},
         "job": None,
         "jobs": None,
+        "nodes": None,
         "installed": None,
     }
     return copy.deepcopy(usual | seen)
@@ -57,6 +61,20 @@ def service() -> dict:
         "controller": probe(users={"dask-gateway": 640}, home_folder="", home=None, addresses={}),
         "node1": probe(),
     }
+
+
+def with_a_node(**seen) -> dict:
+    """Hosts on which all is well, and a node, seen by a job of the canary's between the times 1000 and 1020."""
+    hosts = service()
+    there = {key: probe(pythons={"/apps/jaspy/envs/1/bin/python": ""})[key] for key in NODES_KEYS}
+    node = {"node": "quarry7", "time": 1010.0, "seen": there}
+    node.update({key: seen.pop(key) for key in ("node", "time") if key in seen})
+    node["seen"].update(seen)
+    hosts["gateway"]["nodes"] = {"user": "canary", "said": "", "earliest": 1000.0, "latest": 1020.0, "seen": [node]}
+    return hosts
+
+
+NODES_KEYS = ("names", "addresses", "users", "groups", "home_folder", "home", "pythons")
 
 
 def findings(hosts: dict, certificate: str = "") -> list[str]:
@@ -154,6 +172,58 @@ def test_one_thing_that_is_wrong_is_told_in_one_sentence(break_it, sentence):
     assert re.search(sentence, found[0]), found[0]
 
 
+def test_a_node_that_a_job_has_looked_at_is_a_host_among_the_others():
+    assert findings(with_a_node()) == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "sentence"),
+    [
+        ({"time": 900.0}, r"^quarry7 \(by a job\): its clock is 100 s behind"),
+        ({"time": 1080.0}, r"^quarry7 \(by a job\): its clock is 60 s ahead"),
+        ({"time": 1049.0}, ""),
+        ({"groups": {"dask": GROUP | {"gid": 9}}}, "the group dask has different numbers: 9 on quarry7"),
+        ({"home": None}, r"^quarry7 \(by a job\): there is no folder /home/users"),
+        ({"home": HOMES | {"inode": 5}}, r"not the same file system on all hosts \(hub, gateway, node1 / quarry7"),
+        ({"pythons": {}}, r"^quarry7 \(by a job\): there is no environment of jaspy"),
+        ({"pythons": {"/apps/jaspy/envs/1/bin/python": "exec format error"}}, "exec format error"),
+        ({"names": {"dask-gateway.lotus.test": []}}, r"^quarry7 \(by a job\): the name dask-gateway.lotus.test"),
+        ({"addresses": {"https://g/api/health": {"error": "timed out"}}}, r"^quarry7 .*gives no answer: timed out"),
+    ],
+)
+def test_one_thing_that_is_wrong_on_a_node_is_told_in_one_sentence(seen, sentence):
+    found = findings(with_a_node(**seen))
+    assert len(found) == bool(sentence), found
+    assert not found or re.search(sentence, found[0]), found[0]
+
+
+def test_a_job_that_did_not_come_to_look_is_told_with_what_slurm_says():
+    hosts = with_a_node()
+    hosts["gateway"]["nodes"].update(seen=[], said="after 300 s its job 7 was PENDING (Resources), and was cancelled")
+    assert findings(hosts) == [
+        "gateway: a job of canary did not tell what it sees on the nodes: "
+        "after 300 s its job 7 was PENDING (Resources), and was cancelled"
+    ]
+
+
+def test_the_program_of_the_job_tells_what_the_module_wants_to_know():
+    """By the Python of the distribution, as on a node."""
+    program = (REPOSITORY / "plugins/module_utils/observations.py").read_text()
+    wanted = {
+        "names": ["localhost"], "addresses": [], "users": [], "groups": ["root"], "home": "/", "pythons": [],
+        "python_check": "",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["/usr/bin/python3", "-I", "-c", program, json.dumps(wanted)], capture_output=True, text=True, check=True
+    )
+    told = json.loads(done.stdout)
+    assert told["node"] == socket.gethostname().partition(".")[0]
+    assert abs(told["time"] - time.time()) < 30
+    assert told["seen"].keys() == set(NODES_KEYS)
+    assert told["seen"]["groups"] == {"root": {"gid": 0, "members": {}}}
+    assert told["seen"]["home"] == observations.home("/")
+
+
 def test_a_certificate_of_the_inventory_that_ends_soon_is_told_before_it_is_installed():
     [found] = findings(service(), certificate_for("dask-gateway.lotus.test", days=13)[0])
     assert found.startswith("gateway: the certificate in the inventory (tls_frontend_certificate) ends in 1")
@@ -186,25 +256,25 @@ def test_before_an_installation_nobody_asks_what_only_the_service_can_answer():
 
 
 def test_the_probe_of_a_python_runs_the_check(tmp_path: Path):
-    good = host_probe.pythons([sys.executable], "print('fine')")
+    good = observations.pythons([sys.executable], "print('fine')")
     assert list(good.values()) == [""]
-    [fault] = host_probe.pythons([sys.executable], "raise SystemExit('it mixes connections up')").values()
+    [fault] = observations.pythons([sys.executable], "raise SystemExit('it mixes connections up')").values()
     assert fault == "it mixes connections up"
     check = (REPOSITORY / "src/dask_user_tools/dask_user_tools/tls.py").read_text()
-    assert list(host_probe.pythons([sys.executable], check).values()) == [""]
-    assert host_probe.pythons([str(tmp_path / "*")], check) == {}
+    assert list(observations.pythons([sys.executable], check).values()) == [""]
+    assert observations.pythons([str(tmp_path / "*")], check) == {}
 
 
 def test_the_probe_of_homes_and_names_answers_what_is_there(tmp_path: Path):
     (tmp_path / "alice").mkdir()
-    seen = host_probe.home(str(tmp_path))
+    seen = observations.home(str(tmp_path))
     assert seen == {"inode": tmp_path.stat().st_ino, "inside": {"alice": (tmp_path / "alice").stat().st_ino}}
-    assert host_probe.home(str(tmp_path / "none")) is None
-    assert host_probe.resolved("localhost")
-    assert host_probe.resolved("no-such-name.invalid") == []
-    assert host_probe.user_id("root") == 0
-    assert host_probe.group("no-such-group") is None
-    assert "error" in host_probe.asked("https://127.0.0.1:9/")
+    assert observations.home(str(tmp_path / "none")) is None
+    assert observations.resolved("localhost")
+    assert observations.resolved("no-such-name.invalid") == []
+    assert observations.user_id("root") == 0
+    assert observations.group("no-such-group") is None
+    assert "error" in observations.asked("https://127.0.0.1:9/")
 
 
 @pytest.fixture
@@ -223,7 +293,7 @@ def answering(tmp_path, monkeypatch):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         believing = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         believing.load_verify_locations(cadata=certificate)
-        monkeypatch.setattr(host_probe.ssl, "create_default_context", lambda: believing)
+        monkeypatch.setattr(observations.ssl, "create_default_context", lambda: believing)
         return f"https://localhost:{server.server_port}/no-such-file"
 
     yield start
@@ -233,8 +303,8 @@ def answering(tmp_path, monkeypatch):
 
 
 def test_a_host_that_asks_sees_whose_certificate_it_is_and_how_long_it_lives(answering):
-    assert host_probe.asked(answering("elsewhere.lotus.test"))["certificate"].startswith("Hostname mismatch")
-    assert "expired" in host_probe.asked(answering("localhost", days=-1))["certificate"]
-    soon = host_probe.asked(answering("localhost", days=5))
+    assert observations.asked(answering("elsewhere.lotus.test"))["certificate"].startswith("Hostname mismatch")
+    assert "expired" in observations.asked(answering("localhost", days=-1))["certificate"]
+    soon = observations.asked(answering("localhost", days=5))
     assert (soon["status"], round(soon["days"])) == (404, 5)
-    assert "refused" in host_probe.asked("https://localhost:9/")["error"]
+    assert "refused" in observations.asked("https://localhost:9/")["error"]
