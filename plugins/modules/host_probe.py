@@ -147,7 +147,8 @@ def nodes(user: str, count: int, program: str, wanted: Mapping[str, Any]) -> dic
         answer["said"] = f"after {JOBS_TIME} s its job {number} was {state} ({reason}), and was cancelled"
     answer["latest"] = time.time()
     output = f"{home}/.dask-service-probe-{number}"
-    text = shown(as_user, output)
+    # One that did not come to its end may have written nothing
+    text = shown(as_user, output, 30 if state == "COMPLETED" else 5)
     for line in text.splitlines():
         if line.startswith('{"node":'):
             answer["seen"].append(json.loads(line))
@@ -162,9 +163,9 @@ def nodes(user: str, count: int, program: str, wanted: Mapping[str, Any]) -> dic
     return answer
 
 
-def shown(as_user: list[str], path: str) -> str:
-    """A file's text, as soon as a shared file system shows it; empty where it does not within 30 seconds."""
-    for _ in range(30):
+def shown(as_user: list[str], path: str, seconds: int) -> str:
+    """A file's text, as soon as a shared file system shows it; empty where it does not within these seconds."""
+    for _ in range(seconds):
         read = run([*as_user, "cat", path])
         if read.returncode == 0 and read.stdout:
             return read.stdout
