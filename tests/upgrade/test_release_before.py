@@ -1,5 +1,6 @@
 """What users had under the release before is theirs after an upgrade."""
 
+import json
 import os
 import subprocess
 from datetime import UTC, datetime
@@ -26,6 +27,18 @@ JUPYTERHUB_5 = """
 systemctl stop jupyterhub && cd /var/lib/jupyterhub && export PATH=/opt/jupyterhub/bin:$PATH &&
 python -m jupyterhub.dbutil alembic downgrade 4621fec11365
 """
+# Both releases have the same JupyterHub: this is one more migration, such as the next one may bring
+MIGRATION = """
+import sqlalchemy
+from alembic import op
+
+revision, down_revision = "{}", "{}"
+
+
+def upgrade():
+    op.add_column("users", sqlalchemy.Column("next_releases", sqlalchemy.Unicode(255)))
+"""
+NEXT_SCHEMA = "0123456789ab"
 # The release before passes over this table, which the way back has left
 FIRST_GATEWAYS_TABLES = """
 systemctl stop dask-gateway && /usr/bin/python3 -c '
@@ -59,8 +72,11 @@ def ask(host: str, database: str, question: str) -> str:
     return scenario.host(host).check_output("/usr/bin/python3 -c %s %s %s", ASK, database, question)
 
 
-def hubs_schema() -> str:
-    return ask("hub", "/var/lib/jupyterhub/jupyterhub.sqlite", "SELECT version_num FROM alembic_version")
+HUBS_DATABASE = "/var/lib/jupyterhub/jupyterhub.sqlite"
+
+
+def hubs_schema(database: str = HUBS_DATABASE) -> str:
+    return ask("hub", database, "SELECT version_num FROM alembic_version")
 
 
 def gateway_has_facts() -> bool:
@@ -107,6 +123,45 @@ def test_the_way_back_to_the_release_before_loses_nothing(computation, alices_se
     assert hub.check_output(RELEASE) == before
     assert alices_server.holds(made_since)
     assert alices_server.server_pid() == server
+    found = login_python("alice", FIND.format(computation.cluster))
+    assert found.stdout.splitlines()[-3:] == [f"['{computation.cluster}']", "42", "shut down"], found.stderr
+    scenario.wait_until("no job is left", lambda: not scenario.jobs_of("alice"))
+
+
+@pytest.fixture
+def a_newer_jupyterhub():
+    """The Hub that an upgrade installs has one more migration of its database, and the release before does not know it.
+
+    Its environment is there, as the test of the way back has left it.
+    """
+    hub = scenario.host("hub")
+    (build,) = set(hub.check_output("ls -d /opt/jupyterhub-[0-9a-f]*").split()) - {hub.check_output(RELEASE).split()[0]}
+    migrations = f"{build}/lib/python3.11/site-packages/jupyterhub/alembic/versions"
+    scenario.put_file("hub", "root", f"{migrations}/next.py", MIGRATION.format(NEXT_SCHEMA, hubs_schema()))
+    yield
+    hub.check_output("rm %s/next.py", migrations)
+
+
+def test_an_upgrade_whose_canary_fails_leaves_the_database_that_it_has_migrated_behind(
+    computation, a_newer_jupyterhub, alices_server, login_python, tmp_path
+):
+    token = alices_server.new_token(note="made under the release before")
+    hub, schema, server = scenario.host("hub"), hubs_schema(), alices_server.server_pid()
+    release = hub.check_output(RELEASE)
+    canary = tmp_path / "unknown.json"
+    canary.write_text(json.dumps({"dask_gateway_canary_user": "carol", "dask_gateway_canary_token": "no-such-token"}))
+
+    failed = run("upgrade", "-e", f"@{canary}")
+
+    assert failed.returncode != 0
+    assert "The canary failed, as said above, so the release before is back" in " ".join(failed.stdout.split())
+    left_behind = hub.check_output(f"ls -t {HUBS_DATABASE}.before-restore-*").split()[0]
+    assert (hubs_schema(left_behind), hubs_schema()) == (NEXT_SCHEMA, schema)
+    assert hub.check_output(RELEASE) == release
+    alices_server.sign_in()
+    assert alices_server.holds(token)
+    assert alices_server.server_pid() == server
+    assert alices_server.server_answers()
     found = login_python("alice", FIND.format(computation.cluster))
     assert found.stdout.splitlines()[-3:] == [f"['{computation.cluster}']", "42", "shut down"], found.stderr
     scenario.wait_until("no job is left", lambda: not scenario.jobs_of("alice"))
