@@ -1187,6 +1187,9 @@ def test_the_logs_of_a_user_who_never_comes_back_are_looked_at_each_day_until_no
     async def test(site):
         await stop(site, await site.running())
         await until(lambda: site.batch.tidied() and unanswered(site) == 0)
+        if restarted:
+            # The gateway that stops begins nothing, which would count as looked at without an answer
+            site.backend.tidy = lambda _: asyncio.sleep(0)
         days_later(site)
         assert site.backend.db.name_to_cluster == {}
         if restarted:
