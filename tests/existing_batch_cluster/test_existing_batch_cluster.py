@@ -114,7 +114,7 @@ def test_its_nodes_are_looked_at_by_a_job_where_an_operator_asks_for_it():
     assert seen.returncode == 0, seen.stdout[-5000:]
     # The Hub, the gateway and a login host, and two nodes
     assert "5 hosts are as they must be." in seen.stdout
-    assert scenario.as_user("login", "carol", "ls -A | grep probe; squeue --noheader --me").stdout == ""
+    assert scenario.left_by_probes("carol") == ""
 
 
 @pytest.mark.parametrize("name", ["add-node", "remove-node"])

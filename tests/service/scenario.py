@@ -182,6 +182,11 @@ def render_example(name: str) -> str:
     return jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(source).render(site())  # noqa: S701
 
 
+def left_by_probes(user: str) -> str:
+    """The files in a user's home, and the jobs, that `probes.yml` has left there."""
+    return as_user("login", user, "ls -A | grep dask-service-probe; squeue --noheader --name=dask-service-probe").stdout
+
+
 def jobs_of(user: str) -> list[str]:
     """Names of the user's jobs in SLURM's queue, as the controller tells it."""
     out = host("controller").check_output("squeue --noheader --user %s --format %%j", user)

@@ -82,7 +82,7 @@ def test_a_job_looks_at_nodes_as_somebody_who_is_named_for_it_and_tells_what_it_
     said = " ".join(blind.stdout.split())
     assert "gateway: a job of carol did not tell what it sees on the nodes: job" in said
     assert "is not to be seen here; its home has to be the same" in said
-    assert scenario.as_user("login", "carol", "ls -A | grep probe; squeue --noheader --me").stdout == ""
+    assert scenario.left_by_probes("carol") == ""
 
 
 def test_a_gateway_that_is_down_keeps_nobody_from_installing_it():
