@@ -1,5 +1,7 @@
 """Fixtures of the scenario life-cycle: those of the service's other tests."""
 
+import pytest
+from computation import Computation
 from service.conftest import (  # noqa: F401
     alice,
     alice_and_her_server,
@@ -13,3 +15,12 @@ from service.conftest import (  # noqa: F401
     release,
     token_file,
 )
+
+
+@pytest.fixture
+def computation(request, token_file, no_clusters_left):  # noqa: F811
+    """Alice's running computation: the COMPUTATION of the test's module."""
+    token_file("alice")
+    running = Computation("alice", request.module.COMPUTATION, timeout=1200)
+    yield running
+    running.end()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import scenario
-from computation import Computation
 
 COMPUTATION = """
 time.sleep(3600)
@@ -28,14 +27,6 @@ WIPE = {
 
 
 KEPT = "SHOW DATABASES LIKE 'slurm\\_acct\\_db\\_before\\_restore%'"
-
-
-@pytest.fixture
-def computation(token_file, no_clusters_left):
-    token_file("alice")
-    running = Computation("alice", COMPUTATION, timeout=600)
-    yield running
-    running.end()
 
 
 @pytest.fixture

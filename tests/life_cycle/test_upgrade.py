@@ -6,7 +6,6 @@ import subprocess
 
 import pytest
 import scenario
-from computation import Computation
 
 COMPUTATION = """
 total = 0
@@ -35,14 +34,6 @@ UNFINISHED = f"test -e {WAYS_BACK}/unfinished-{{}}"
 LINKS = "readlink /opt/dask-gateway /opt/dask-gateway-pages"
 HUBS_SOURCE = "src/notebook_server/notebook_server/sign_out.py"
 HUBS_LINKS = "readlink /opt/jupyterhub /opt/jupyterhub-notebook"
-
-
-@pytest.fixture
-def computation(token_file, no_clusters_left):
-    token_file("alice")
-    running = Computation("alice", COMPUTATION, timeout=1200)
-    yield running
-    running.end()
 
 
 @pytest.fixture
