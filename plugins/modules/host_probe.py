@@ -1,5 +1,8 @@
 #!/usr/bin/python3
-"""`host_probe` looks at a host as it is: what it resolves, reaches and has. It changes nothing, and judges nothing."""
+"""`host_probe` looks at a host as it is: what it resolves, reaches and has. It changes nothing, and judges nothing.
+
+A job on nodes, where one is asked for, writes a file into its user's home, which is removed.
+"""
 
 from __future__ import annotations
 
