@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """`host_probe` looks at a host as it is: what it resolves, reaches and has. It changes nothing, and judges nothing.
 
-A job on nodes, where one is asked for, writes a file into its user's home, which is removed.
+A job on nodes, where one is asked for, writes files into its user's home, which are removed.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def job(user: str, group_name: str) -> dict:
 def nodes(user: str, count: int, program: str, wanted: Mapping[str, Any]) -> dict:
     """What the program sees on nodes of the batch cluster, in a job of a user that ends at once.
 
-    Its output comes back as what a user's notebook or login host would see of it: a file in the user's home.
+    What each node says comes back as a user's notebook or login host would see it: in files in the user's home. One for
+    each, as SLURM may mix long lines of several nodes in one file.
 
     Parameters
     ----------
@@ -132,7 +133,7 @@ def nodes(user: str, count: int, program: str, wanted: Mapping[str, Any]) -> dic
     submitted = run(
         [*as_user, "sbatch", "--parsable", "--job-name=dask-service-probe", "--time=5", "--no-requeue",
          f"--nodes={count}", "--ntasks-per-node=1", f"--chdir={home}", "--output=.dask-service-probe-%j"],
-        f"#!/bin/sh\numask 077\nexec srun --ntasks-per-node=1 {call}\n",
+        f"#!/bin/sh\numask 077\nexec srun --ntasks-per-node=1 --output=.dask-service-probe-%j-%t {call}\n",
     )  # fmt: skip
     if submitted.returncode:
         return {**answer, "said": submitted.stderr.strip()[-500:]}
@@ -151,29 +152,43 @@ def nodes(user: str, count: int, program: str, wanted: Mapping[str, Any]) -> dic
     answer["latest"] = time.time()
     output = f"{home}/.dask-service-probe-{number}"
     # One that did not come to its end may have written nothing
-    text = shown(as_user, output, 30 if state == "COMPLETED" else 5)
-    for line in text.splitlines():
-        if line.startswith('{"node":'):
-            answer["seen"].append(json.loads(line))
+    outputs = [output, *(f"{output}-{task}" for task in range(count))]
+    text = shown(as_user, outputs, count, 30 if state == "COMPLETED" else 5)
+    answer["seen"] = told(text)
     if len(answer["seen"]) < count and not answer["said"]:
+        besides = "\n".join(line for line in text.splitlines() if not told(line))
         answer["said"] = (
-            f"job {number} ended as {state}, and {output} says: {text.strip()[-500:]}"
+            f"job {number} ended as {state}, and its output says: {besides.strip()[-500:]}"
             if text
             else f"job {number} ended as {state or 'unknown'}, and what it wrote to {output} is not to be seen here; "
             "its home has to be the same on this host and on the nodes"
         )
-    run([*as_user, "rm", "-f", output])
+    run([*as_user, "rm", "-f", *outputs])
     return answer
 
 
-def shown(as_user: list[str], path: str, seconds: int) -> str:
-    """A file's text, as soon as a shared file system shows it; empty where it does not within these seconds."""
+def shown(as_user: list[str], paths: list[str], count: int, seconds: int) -> str:
+    """The text of files, once a shared file system shows what so many nodes told, or as it is after these seconds."""
+    text = ""
     for _ in range(seconds):
-        read = run([*as_user, "cat", path])
-        if read.returncode == 0 and read.stdout:
-            return read.stdout
+        text = run([*as_user, "cat", *paths]).stdout
+        if len(told(text)) >= count:
+            break
         time.sleep(1)
-    return ""
+    return text
+
+
+def told(text: str) -> list[dict]:
+    """What nodes told, one to a line; a line that is not complete, or says something else, is passed over."""
+    found = []
+    for line in text.splitlines():
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(said, dict) and said.keys() >= {"node", "time", "seen"}:
+            found.append(said)
+    return found
 
 
 def jobs(user: str) -> dict:

@@ -109,6 +109,16 @@ def test_without_an_operators_rights_preflight_and_the_gateway_say_what_to_do_an
     assert rights()[1]["code"] == 0
 
 
+@pytest.fixture
+def many_homes():
+    """As many as a site has: what a node tells is longer than what SLURM passes on in one piece."""
+    hub, folders = scenario.host("hub"), "/home/users/colleague-of-a-long-name-{100..299}"
+    hub.check_output("bash -c %s", f"mkdir {folders}")
+    yield
+    hub.check_output("bash -c %s", f"rmdir {folders}")
+
+
+@pytest.mark.usefixtures("many_homes")
 def test_its_nodes_are_looked_at_by_a_job_where_an_operator_asks_for_it():
     seen = play("probes", extra=json.dumps({"probes_user": "carol", "probes_on_nodes": 2}))
     assert seen.returncode == 0, seen.stdout[-5000:]
