@@ -45,4 +45,5 @@ def of_job(job, log=()):
         return "setup_failed"
     if NO_DASK in text or re.search(r"No module named '?(dask|distributed|dask_gateway)\b", text):
         return "no_dask"
-    return "exited" if job.state == "FAILED" else "other"
+    # COMPLETED: with code 0, as where a user's setup has an `exit`
+    return "exited" if job.state in ("FAILED", "COMPLETED") else "other"

@@ -226,7 +226,8 @@ def test_the_reason_of_a_refusal_is_one_of_a_few_words(source, said, reason):
         ("FAILED", ["dask-gateway: there is no command 'dask' in this job's environment"], "no_dask"),
         ("FAILED", ["ModuleNotFoundError: No module named 'dask_gateway'"], "no_dask"),
         ("FAILED", ["bye"], "exited"),
-        ("COMPLETED", [], "other"),
+        ("COMPLETED", ["bye"], "exited"),
+        ("SUSPENDED", [], "other"),
     ],
 )
 def test_the_reason_of_an_early_end_is_one_of_a_few_words(state, log, reason):
