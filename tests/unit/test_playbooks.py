@@ -65,9 +65,10 @@ RULES = {
 
 
 @pytest.mark.parametrize(("variables", "port"), [({}, 22), ({"ansible_port": 2222}, 2222), ({"ansible_port": ""}, 22)])
-def test_ssh_is_let_in_at_the_port_at_which_ansible_comes(variables, port):
+@pytest.mark.parametrize("group", ["login", "monitoring"])
+def test_ssh_is_let_in_at_the_port_at_which_ansible_comes(group, variables, port):
     known = RULES | yaml.safe_load((FIREWALL / "vars/main.yml").read_text()) | variables
-    known |= {"ansible_managed": "managed", "group_names": ["login"]}
+    known |= {"ansible_managed": "managed", "group_names": [group]}
     template = trust_as_template((FIREWALL / "templates/nftables.conf.j2").read_text())
     rules = Templar(DataLoader(), variables=known).template(template).splitlines()
     assert [rule.strip() for rule in rules if "192.0.2.1/32" in rule] == [
