@@ -53,6 +53,7 @@ def test_each_alert_does_what_its_examples_say():
         name = rule["name"]
         fires = f"alertname: {name}\n        exp_alerts:\n          - exp_labels"
         assert fires in examples, f"{name} never fires there"
+        assert name in {alert for alerts, _ in BROKEN for alert, _ in alerts}, f"nothing is broken for {name}"
 
 
 def test_everything_is_read():
@@ -226,29 +227,32 @@ def alices_session(alice):
     return session
 
 
+BROKEN = [
+    (
+        [("GatewayDown", {}), ("MetricsMissing", {"job": "gateway"}), ("PartCritical", {"part": "gateway"})],
+        lambda alice: stopped("gateway", "dask-gateway.service"),
+    ),
+    ([("HubDown", {}), ("PartCritical", {"part": "hub"})], lambda alice: stopped("hub", "jupyterhub.service")),
+    ([("CanaryFailing", {"part": "canary: hub"})], lambda alice: failing_canary()),
+    ([("HealthUnknown", {})], lambda alice: stopped("gateway", "dask-gateway-health.timer")),
+    ([("PortalErrors", {})], lambda alice: portal_away()),
+    ([("QueueWait", {"what": "cluster"})], lambda alice: held_queue(alice)),
+    (
+        [("FailedStarts", {"what": "cluster"})],
+        lambda alice: submitted(alice, worker_setup="exit 3"),
+    ),
+    ([("ServiceFailures", {"reason": "sudo"})], lambda alice: without_sudo(alice)),
+    ([("SlurmSilent", {})], lambda alice: stopped("controller", "slurmctld.service")),
+    ([("OrphanedJobs", {})], lambda alice: orphan()),
+    ([("CertificateExpires", {"service": "gateway"})], lambda alice: expired_certificate()),
+    ([("DatabaseSize", {"job": "hub"})], lambda alice: grown_database()),
+]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("alerts", "broken"),
-    [
-        (
-            [("GatewayDown", {}), ("MetricsMissing", {"job": "gateway"}), ("PartCritical", {"part": "gateway"})],
-            lambda alice: stopped("gateway", "dask-gateway.service"),
-        ),
-        ([("HubDown", {}), ("PartCritical", {"part": "hub"})], lambda alice: stopped("hub", "jupyterhub.service")),
-        ([("CanaryFailing", {"part": "canary: hub"})], lambda alice: failing_canary()),
-        ([("HealthUnknown", {})], lambda alice: stopped("gateway", "dask-gateway-health.timer")),
-        ([("PortalErrors", {})], lambda alice: portal_away()),
-        ([("QueueWait", {"what": "cluster"})], lambda alice: held_queue(alice)),
-        (
-            [("FailedStarts", {"what": "cluster"})],
-            lambda alice: submitted(alice, worker_setup="exit 3"),
-        ),
-        ([("ServiceFailures", {"reason": "sudo"})], lambda alice: without_sudo(alice)),
-        ([("SlurmSilent", {})], lambda alice: stopped("controller", "slurmctld.service")),
-        ([("OrphanedJobs", {})], lambda alice: orphan()),
-        ([("CertificateExpires", {"service": "gateway"})], lambda alice: expired_certificate()),
-        ([("DatabaseSize", {"job": "hub"})], lambda alice: grown_database()),
-    ],
+    BROKEN,
     ids=lambda value: value[0][0] if isinstance(value, list) else "",
 )
 def test_an_alert_fires_while_the_thing_is_broken_and_ends_with_it(alerts, broken, alices_session):
