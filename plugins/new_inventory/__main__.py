@@ -29,12 +29,14 @@ def main() -> int:
     if folder.exists():
         return _fail(f"{folder} exists, and is left as it is: choose another name, or remove it yourself")
     try:
+        # Nothing that was answered is lost to a password that was mistyped
+        library = vault_library(options, new=True)
         answers, faults = complete(_read(options.answers) if options.answers else _ask())
         if faults:
             return _fail(
                 f"{len(faults)} answers to mend, nothing was written:\n" + "\n".join(f"  - {f}" for f in faults)
             )
-        missing = write(answers, inventories, folder, vault_library(options, new=True))
+        missing = write(answers, inventories, folder, library)
     except (AnsibleError, VaultError, OSError) as error:
         return _fail(str(error))
     except (EOFError, KeyboardInterrupt):
@@ -48,8 +50,8 @@ def main() -> int:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        answers = yaml.safe_load(Path(path).read_text())
-    except yaml.YAMLError as error:
+        answers = yaml.safe_load(Path(path).read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise VaultError(f"{path} is no YAML: {error}") from None
     if not isinstance(answers, dict):
         raise VaultError(f"{path} is no mapping of questions to answers; script/new-inventory --help names them")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from ansible.parsing.vault import VaultLib
 from ruamel.yaml import YAML
 from secret_vault.names import VAULT, used_secrets
-from secret_vault.vault import Vault
+from secret_vault.vault import Vault, VaultError, plain_text
 
 from new_inventory.questions import OURS
 
@@ -22,13 +24,13 @@ def write(answers: Answers, examples: Path, folder: Path, library: VaultLib) -> 
     """Write an inventory into a folder that is not there yet; the names of the secrets that are still missing."""
     ours = answers["batch_cluster"] == OURS
     # It appears when it is whole
-    draft = folder.with_name(f".{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         shutil.copytree(
             examples / ("staging" if ours else "production"),
             draft,
             symlinks=True,
+            dirs_exist_ok=True,
             ignore=lambda path, names: [name for name in names if name in ("files", "vault.yml", "users.md")],
         )
         (draft / "files").mkdir()
@@ -36,7 +38,12 @@ def write(answers: Answers, examples: Path, folder: Path, library: VaultLib) -> 
         _variables(draft, answers, ours)
         _files(draft, answers)
         missing = _secrets(draft, answers, library)
-        draft.rename(folder)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+            raise VaultError(f"{folder} was made by somebody else meanwhile, and is left as it is") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return missing
@@ -95,9 +102,9 @@ def _accounts_check(answers: Answers) -> str:
         )
     return (
         "# Who may use the service: the accounts portal says who holds it\n"
-        f"accounts_check_portal_url: {answers['accounts_check_portal_url']}\n"
+        f"accounts_check_portal_url: {json.dumps(answers['accounts_check_portal_url'])}\n"
         "# This service's OAuth2 client there, which may ask for the grants of all users\n"
-        f"accounts_check_client_id: {answers['accounts_check_client_id']}\n"
+        f"accounts_check_client_id: {json.dumps(answers['accounts_check_client_id'])}\n"
         'accounts_check_client_secret: "{{ vault_accounts_check_client_secret }}"\n'
     )
 
@@ -131,7 +138,10 @@ def _secrets(draft: Path, answers: Answers, library: VaultLib) -> list[str]:
             key = Path(answers["munge_key_file"]).read_bytes()
             vault.set(secret.name, base64.b64encode(key).decode(), secret.kind.what)
         elif path:
-            text = Path(path).read_text()
+            try:
+                text = plain_text(Path(path).read_bytes())
+            except VaultError:
+                raise VaultError(f"{path} is no text without control characters; nothing was written") from None
             vault.set(secret.name, text if "PRIVATE KEY" in text else text.strip(), secret.kind.what)
     vault.write()
     return [secret.name for secret in used if secret.name not in vault]

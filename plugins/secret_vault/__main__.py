@@ -12,7 +12,7 @@ from ansible.errors import AnsibleError
 from secret_vault.kinds import fault
 from secret_vault.library import add_password_options, vault_library
 from secret_vault.names import VAULT, Secret, used_secrets
-from secret_vault.vault import Vault, VaultError
+from secret_vault.vault import Vault, VaultError, alone, plain_text
 
 
 def main() -> int:
@@ -23,22 +23,33 @@ def main() -> int:
         return _fail(f"{inventory} is no inventory of this repository: it has no hosts.yml")
     try:
         secrets = {secret.name: secret for secret in used_secrets(inventory)}
-        vault = Vault(inventory / VAULT, vault_library(options, new=not (inventory / VAULT).exists()))
-        said = _change(options, secrets, vault)
+        file = inventory / VAULT
+        library = vault_library(options, new=not file.exists())
+        named = options.rotate or options.set or options.retire
+        if named and named not in secrets:
+            raise VaultError(f"{named} is none of this inventory's secrets, which are {', '.join(secrets)}")
+        # A wrong password is told before a value is asked for, and nobody else has to wait while somebody types
+        Vault(file, library)
+        value = _typed(secrets[named]) if options.set else ""
+        with alone(file):
+            vault = Vault(file, library)
+            said = _change(options, secrets, vault, value)
     except (AnsibleError, VaultError, OSError) as error:
         return _fail(str(error))
     print("\n".join(said))
     return _missing(inventory, secrets.values(), vault)
 
 
-def _change(options: argparse.Namespace, secrets: dict[str, Secret], vault: Vault) -> list[str]:
+def _change(options: argparse.Namespace, secrets: dict[str, Secret], vault: Vault, value: str | list[str]) -> list[str]:
     """Make what is missing, or change the one that was named; what was done, as sentences without a value."""
-    named = options.rotate or options.set or options.retire
-    if named and named not in secrets:
-        raise VaultError(f"{named} is none of this inventory's secrets, which are {', '.join(secrets)}")
-    if named:
-        change = _rotated if options.rotate else _given if options.set else _retired
-        said = [change(secrets[named], vault)]
+    if options.set:
+        secret = secrets[options.set]
+        vault.set(secret.name, value, secret.kind.what)
+        said = [f"{secret.name}: set"]
+    elif options.rotate:
+        said = [_rotated(secrets[options.rotate], vault)]
+    elif options.retire:
+        said = [_retired(secrets[options.retire], vault)]
     else:
         said = [_made(secret, vault) for secret in secrets.values() if secret.kind.make and secret.name not in vault]
         if not said and vault.path.exists() and not vault.was_plain:
@@ -67,20 +78,24 @@ def _rotated(secret: Secret, vault: Vault) -> str:
     return f"{secret.name}: rotated. With playbooks/rotate.yml: {secret.kind.cost}."
 
 
-def _given(secret: Secret, vault: Vault) -> str:
+def _typed(secret: Secret) -> str | list[str]:
+    """The value that somebody gives; a VaultError where it can't be one."""
     if sys.stdin.isatty():
-        value = getpass.getpass(f"{secret.name} ({secret.kind.what}): ")
+        content = getpass.getpass(f"{secret.name} ({secret.kind.what}; of several lines: < FILE): ").encode(
+            errors="surrogateescape"
+        )
     else:
-        value = sys.stdin.read()
+        content = sys.stdin.buffer.read()
+    try:
+        text = plain_text(content).strip()
+    except VaultError as error:
+        raise VaultError(f"{secret.name} {error}") from None
     # PEM text keeps its lines
-    value = f"{value.strip()}\n" if "\n" in value.strip() else value.strip()
-    if secret.kind.several:
-        value = value.split()
+    value: str | list[str] = text.split() if secret.kind.several else f"{text}\n" if "\n" in text else text
     wrong = fault(secret.option, value)
     if wrong:
         raise VaultError(f"{secret.name} {wrong}; nothing was changed")
-    vault.set(secret.name, value, secret.kind.what)
-    return f"{secret.name}: set"
+    return value
 
 
 def _retired(secret: Secret, vault: Vault) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import tempfile
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,29 @@ HEAD = "The secrets of this inventory, made and rotated by script/secrets; seen 
 
 class VaultError(Exception):
     """The file can't be read or written; the text says why and what to do."""
+
+
+def plain_text(content: bytes) -> str:
+    """A secret as it was given, in lines that end as on Unix; a VaultError for what no file of YAML could keep."""
+    try:
+        text = content.decode().replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise VaultError("is no text in UTF-8; nothing was changed") from None
+    if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") and sign not in "\n\t" for sign in text):
+        raise VaultError("has control characters in it; nothing was changed")
+    return text
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until nobody else changes this file, so that no change is lost between reading and writing it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 class Vault:
@@ -43,8 +70,12 @@ class Vault:
         return self._values[name]
 
     def set(self, name: str, value: str | list[str], comment: str = "") -> None:
-        """Give a secret a value."""
+        """Give a secret a value, which Ansible will have as it is: it takes texts of a vault for templates, too."""
         known = name in self._values
+        if isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#")):
+            if "endraw" in value:
+                raise VaultError(f"{name} can't be kept with the word endraw beside braces; nothing was changed")
+            value = f"{{% raw %}}{value}{{% endraw %}}"
         if isinstance(value, str) and "\n" in value:
             value = LiteralScalarString(value)
         self._values[name] = value
@@ -55,6 +86,8 @@ class Vault:
         """Put the encrypted text in the file's place at once, readable by its owner alone."""
         text = io.StringIO()
         self._yaml.dump(self._values, text)
+        if self._again(text.getvalue()) != text.getvalue():
+            raise VaultError(f"{self.path} would not be read as it is written; nothing was changed")
         secret = self._vault.encrypt(text.getvalue())
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # mkstemp makes it with mode 600
@@ -68,6 +101,15 @@ class Vault:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+    def _again(self, text: str) -> str:
+        """What it is after it was read; empty where it can't be."""
+        again = io.StringIO()
+        try:
+            self._yaml.dump(self._yaml.load(text), again)
+        except YAMLError:
+            return ""
+        return again.getvalue()
 
     def _read(self) -> CommentedMap:
         if not self.path.exists():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 from ansible.constants import DEFAULT_VAULT_ID_MATCH
+from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible.template import Templar, trust_as_template
 from inventory_copies import REPOSITORY, change, copied, filled_in, findings_in
 from secret_vault.kinds import KINDS
 from secret_vault.names import used_secrets
@@ -217,3 +220,55 @@ def test_a_folder_that_is_no_inventory_is_named(secrets, tmp_path):
     done = secrets(tmp_path)
     assert done.returncode == 2
     assert "is no inventory of this repository: it has no hosts.yml" in done.stderr
+
+
+@pytest.mark.parametrize("password", ["x{{ 7 * 7 }}y", "a{%b", "ab{# c #}d", "{{", 'it\'s \\ "quoted" # {{ : }}'])
+def test_a_password_is_what_was_given_also_where_ansible_would_take_it_for_a_template(inventory, secrets, password):
+    staging = inventory()
+    secrets(staging)
+    done = secrets(staging, "--set", "vault_directory_bind_password", given=f"{password}\n")
+    assert "vault_directory_bind_password: set" in done.stdout, done.stderr
+    kept = trust_as_template(opened(staging)["vault_directory_bind_password"])
+    assert Templar(DataLoader()).template(kept) == password
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (b"a\x1b\nb\n", "has control characters"),
+        (b"\x00\n-----BEGIN", "has control characters"),
+        (b"p\xe4ssword\n", "is no text in UTF-8"),
+        (b"{{ endraw", "the word endraw"),
+    ],
+)
+def test_what_no_vault_could_keep_is_refused_and_changes_nothing(inventory, secrets, password_file, given, sentence):
+    staging = inventory()
+    secrets(staging)
+    before = (staging / VAULT).read_bytes()
+    command = [REPOSITORY / "script/secrets", staging, "--vault-password-file", password_file]
+    done = subprocess.run(
+        [*command, "--set", "vault_directory_bind_password"], input=given, capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert sentence in done.stderr.decode()
+    assert (staging / VAULT).read_bytes() == before
+
+
+def test_two_who_change_it_at_once_lose_nothing(inventory, secrets, password_file):
+    """One of them has been asked for a value, and gives it when the other has come and gone."""
+    staging = inventory()
+    secrets(staging)
+    command = [REPOSITORY / "script/secrets", staging, "--vault-password-file", password_file]
+    slow = subprocess.Popen([*command, "--set", "vault_directory_bind_password"], stdin=subprocess.PIPE)
+    # Longer than it takes to open the file
+    time.sleep(4)
+    assert f"{KEYS}: rotated" in secrets(staging, "--rotate", KEYS).stdout
+    rotated = opened(staging)[KEYS]
+    slow.communicate(b"let me in\n", timeout=30)
+    assert opened(staging)["vault_directory_bind_password"] == "let me in"
+    assert opened(staging)[KEYS] == rotated
+
+    several = [subprocess.Popen([*command, "--rotate", KEYS]) for _ in range(4)]
+    for one in several:
+        one.wait(timeout=60)
+    assert len(opened(staging)[KEYS]) == len(rotated) + 4
