@@ -82,6 +82,7 @@ def _authority(answer: Any) -> str | None:
     return wrong or formats.authorities(Path(answer).read_bytes())
 
 
+_ours = _matching(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", "must be the name of a host without its domain, in lower case")
 _host = _matching(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9-]+)*", "must be the name of a host, in lower case")
 _domain = _matching(HOST_NAME.pattern, "must be a domain such as example.org, in lower case")
 _address = _matching(r"https://[^/\s]+\S*", "must be an address that begins with https://")
@@ -99,9 +100,9 @@ QUESTIONS = [
     Question("site_software_directory", "Folder for the software environments", _folder, "/apps/jasmin"),
     Question("site_ca_certificates", "PEM files of authorities that hosts must trust", _authority, [], several=True),
     Question("ansible_user", "User that Ansible signs in as on the hosts, with sudo", _name, "admin"),
-    Question("hub_host", "Host of the notebook service (its name without the domain)", _host),
-    Question("gateway_host", "Host of the gateway", _host),
-    Question("login_hosts", "Login hosts", _host, [], several=True),
+    Question("hub_host", "Host of the notebook service (its name without the domain)", _ours),
+    Question("gateway_host", "Host of the gateway", _ours),
+    Question("login_hosts", "Login hosts", _ours, [], several=True),
     Question("directory_client_uri", "The directory", _matching(r"ldaps?://\S+", "must begin with ldaps:// or ldap://")),
     Question("directory_client_search_base", "Where users and groups are in it, such as dc=example,dc=org", _text),
     Question("directory_client_bind_dn", "As whom it is read", _text),
@@ -112,7 +113,7 @@ QUESTIONS = [
              _matching(f"{OURS}|{SITES}", f"must be {OURS} or {SITES}")),
     Question("slurm_cluster_name", "ClusterName of the batch cluster", _cluster),
     Question("slurm_controller_host", "Its controller", _host),
-    Question("node_hosts", "Its nodes", _host, several=True, only=OURS),
+    Question("node_hosts", "Its nodes", _ours, several=True, only=OURS),
     Question("node_cpus", "Processors of one node", number, only=OURS),
     Question("node_memory", "Memory of one node in MiB", number, only=OURS),
     Question("slurm_account", "Account that users' jobs are charged to", _name, only=OURS),

@@ -138,6 +138,7 @@ def test_everything_that_is_wrong_with_answers_is_told_at_once_and_nothing_writt
         "hub_host": "gateway7",
         "node_cpus": "many",
         "login_hosts": "login7",
+        "node_hosts": ["node7.moon.test"],
         "users_group": "sudo",
         "notebook_certificate": files["notebook_private_key"],
         "site_ca_certificates": ["ca.pem"],
@@ -149,7 +150,7 @@ def test_everything_that_is_wrong_with_answers_is_told_at_once_and_nothing_writt
     done = new_inventory(answers)
 
     assert done.returncode == 2
-    assert "10 answers to mend, nothing was written" in done.stderr
+    assert "11 answers to mend, nothing was written" in done.stderr
     for sentence in (
         "site_name: is not answered. The site's name",
         "site_domain: must be a domain such as example.org",
@@ -157,6 +158,7 @@ def test_everything_that_is_wrong_with_answers_is_told_at_once_and_nothing_writt
         "gateway_host: is the host of the notebook service too",
         "node_cpus: must be a number above 0",
         "login_hosts: must be a list",
+        "node_hosts: must be the name of a host without its domain",
         "users_group: must be a group of the directory made for this",
         "holds a private key",
         "site_ca_certificates: must be the absolute path of a file",
