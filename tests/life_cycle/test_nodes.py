@@ -51,6 +51,18 @@ def test_a_busy_node_stays_and_an_idle_one_leaves_and_comes_back(computation):
     assert "alice" in refused.stdout
     # After `state=resume` slurmctld asks the node anew whether it is there
     scenario.wait_until("the node takes jobs", lambda: state_of(busy) == "mixed", timeout=30)
+    # So it does again after a run that was interrupted; what others have drained stays so
+    for reason, state, said in (
+        ("remove-node.yml", "mixed", "takes jobs again"),
+        ("its disk fails", "draining", "stays drained"),
+    ):
+        controller.check_output("scontrol update nodename=%s state=drain reason=%s", busy, reason)
+        refused = scenario.playbook("remove-node", "-e", f"node={busy}", "-e", "remove_node_minutes=0.1")
+        assert refused.returncode != 0
+        assert f"{busy} was not removed and {said}" in " ".join(refused.stdout.split())
+        scenario.wait_until(f"the node is {state}", lambda s=state: state_of(busy) == s, timeout=30)
+    controller.check_output("scontrol update nodename=%s state=resume", busy)
+    scenario.wait_until("the node takes jobs", lambda: state_of(busy) == "mixed", timeout=30)
 
     # Of the other one the only job ends in time
     submitted = scenario.as_user("login", "alice", f"sbatch --parsable --nodelist={idle} --wrap 'sleep 30'")
