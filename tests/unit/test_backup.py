@@ -160,10 +160,48 @@ def test_only_the_newest_sets_are_kept(tmp_path):
     names = [f"2026010{i}T000000Z" for i in range(1, 6)]
     for name in [*names, "notes"]:
         (tmp_path / name).mkdir()
+        (tmp_path / name / "gateway.tar.gz.age").touch()
     assert archive.prune(tmp_path, 2, dry=True) == names[:3]
     assert archive.prune(tmp_path, 2) == names[:3]
     assert sorted(p.name for p in tmp_path.iterdir()) == [*names[3:], "notes"]
     assert archive.prune(tmp_path, 0) == []
+
+
+def test_what_has_failed_takes_the_place_of_no_archive(tmp_path, host):
+    good = [f"2026010{i}T000000Z" for i in range(1, 4)]
+    for name in good:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "gateway.tar.gz.age").touch()
+    for name in ("20260102T120000Z", "20260104T000000Z", "20260105T000000Z"):
+        (tmp_path / name / ".gateway.tar.gz.age.work").mkdir(parents=True)
+    assert archive.prune(tmp_path, 3) == ["20260102T120000Z"]
+    assert archive.prune(tmp_path, 2) == good[:1]
+    # Nor does one that fails leave a set
+    (host / "gateway.sqlite").rename(host / "gateway.sqlite.away")
+    (host / "gateway.sqlite").write_text("no database")
+    with pytest.raises(Exception, match="not a database"):
+        taken(host)
+    assert not (host / "backups/20260101T000000Z").exists()
+
+
+def test_a_full_disk_leaves_what_is_there(host, monkeypatch):
+    path = taken(host)
+    (host / "etc/more").write_text("since")
+
+    def full(*arguments, **options):
+        Path(arguments[1] if len(arguments) == 2 else arguments[-1]).touch()
+        raise archive.ArchiveError("No space left on device")
+
+    with archive.opened(path, "") as (work, manifest):
+        for what, program in (("databases", (archive.shutil, "copyfile")), ("files", (archive, "run"))):
+            with monkeypatch.context() as patch:
+                patch.setattr(*program, full)
+                with pytest.raises(archive.ArchiveError, match="No space left"):
+                    archive.put_back(work, manifest, [what], {})
+    assert (host / "etc/secret").read_bytes() == KEY
+    assert (host / "etc/more").exists()
+    assert archive.newest(host / "gateway.sqlite", ["SELECT max(start_time) / 1000 FROM clusters"]) == 999
+    assert not [left for left in host.iterdir() if left.name.startswith(".")]
 
 
 def test_secrets_keep_their_values_on_the_way_back_and_the_rest_is_as_it_was(host):

@@ -17,6 +17,7 @@ import shutil
 import sqlite3
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -79,6 +80,10 @@ def create(path: Path, part: dict[str, Any], recipients: list[str], about: dict[
         draft.replace(path)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        # No set of archives is where none was made
+        if not path.exists():
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
     return manifest
 
 
@@ -336,17 +341,16 @@ def put_back(
     if "files" in what:
         present = {path: (path.read_bytes(), path.stat().st_mtime) for path in secret_files(secrets)}
         for name in manifest["files"]:
-            put_file(work / f"files{name}", Path(name))
+            put_file(work / f"files{name}", Path(name), {path: value for path, (value, _) in present.items()})
             done.append(name)
         for path, (value, changed) in present.items():
-            keep_values(path, value)
             # What is as it was has not changed, for who compares that with the start of what reads it
             if path.exists() and path.read_bytes() == value:
                 os.utime(path, (changed, changed))
     for name in (name for name in what if name.startswith("/")):
         source = work / f"files{name}"
         if source.is_dir() and contents(source) != contents(Path(name)):
-            put_file(source, Path(name))
+            put_file(source, Path(name), {})
             done.append(name)
     if "links" in what:
         for name, target in manifest["links"].items():
@@ -360,14 +364,19 @@ def put_back(
 def put_database(copy: Path, path: Path, about: dict[str, Any], stamp: str) -> None:
     """Put a database in its place, with its owner; the one before keeps a name of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        shutil.copyfile(copy, draft)
+        draft.chmod(about["mode"])
+        shutil.chown(draft, about["owner"], about["group"])
+    except BaseException:
+        # A full disk, mostly: the one that is there stays
+        draft.unlink(missing_ok=True)
+        raise
     for suffix in ("", "-wal", "-shm", "-journal"):
         before = path.with_name(path.name + suffix)
         if before.exists():
             before.replace(path.with_name(f"{path.name}.before-restore-{stamp}{suffix}"))
-    draft = path.with_name(f".{path.name}.new")
-    shutil.copyfile(copy, draft)
-    draft.chmod(about["mode"])
-    shutil.chown(draft, about["owner"], about["group"])
     draft.replace(path)
 
 
@@ -427,12 +436,35 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def put_file(source: Path, path: Path) -> None:
-    """Put a file or a folder in its place, with its owners; what a folder has more than the archive goes."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def put_file(source: Path, path: Path, kept: dict[Path, bytes]) -> None:
+    """Put a file or a folder in its place, with its owners; what a folder has more than the archive goes.
+
+    What is there stays until all of it is beside it, with the values that files among `kept` keep.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    run("cp", "--archive", "--no-target-directory", "--remove-destination", str(source), str(path))
+    beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".restore-"))
+    try:
+        draft = beside / path.name
+        run("cp", "--archive", "--no-target-directory", str(source), str(draft))
+        for file, value in kept.items():
+            if file.is_relative_to(path):
+                keep_values(draft / file.relative_to(path), value)
+        before = beside / f"{path.name}.before"
+        if is_folder(path) or (is_folder(draft) and os.path.lexists(path)):
+            path.rename(before)
+        try:
+            draft.replace(path)
+        except OSError:
+            if os.path.lexists(before):
+                before.rename(path)
+            raise
+    finally:
+        shutil.rmtree(beside)
 
 
 # -- small things -----------------------------------------------------------------------------------------------------
@@ -440,8 +472,10 @@ def put_file(source: Path, path: Path) -> None:
 
 def prune(folder: Path, keep: int, dry: bool = False) -> list[str]:
     """Remove all but the newest sets of archives; their names are times. Return the names of those that go."""
-    sets = sorted(path for path in folder.glob("[0-9]*T[0-9]*Z") if path.is_dir())
-    surplus = sets[:-keep] if keep > 0 else []
+    folders = sorted(path for path in folder.glob("[0-9]*T[0-9]*Z") if path.is_dir())
+    # What failed left no archive, and takes nobody's place
+    sets = [path for path in folders if any(not file.name.startswith(".") for file in path.iterdir())]
+    surplus = [path for path in folders if path not in sets[-keep:] and path < sets[-1]] if keep > 0 and sets else []
     for path in surplus if not dry else []:
         shutil.rmtree(path)
     return [path.name for path in surplus]
